@@ -1,0 +1,3 @@
+//! The nouns of replication, without I/O.
+
+pub mod position;

@@ -1,0 +1,14 @@
+//! HarmonyLite: a replication sidecar for SQLite.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic
+    )
+)]
+
+pub mod change;
+pub mod config;
