@@ -10,5 +10,13 @@
     )
 )]
 
+pub mod apply;
+pub mod capture;
 pub mod change;
+pub mod changelog;
+pub mod codec;
 pub mod config;
+pub mod publish;
+pub mod replica;
+pub mod sqlite;
+pub mod state;

@@ -1,3 +1,8 @@
-//! The nouns of replication, without I/O.
+//! The nouns of replication, without I/O: positions, values, keys, tables, row operations.
 
+pub mod key;
+pub mod literal;
+pub mod operation;
 pub mod position;
+pub mod table;
+pub mod value;

@@ -1,0 +1,618 @@
+//! Folding one batch under what is pending here.
+//!
+//! - Deletes come first; a whole row that meets another row on a UNIQUE index removes that row (journaled), unless the same batch rewrites it.
+//! - Against a pending whole row or delete the row is left as it is, but what an incoming whole row displaces goes all the same; against pending
+//!   cells, those columns stay mine, and a delete or a displacement makes them forgotten.
+//! - What has not reached the stream yields to what has: a pending whole row that is displaced before it was sent is given up (the scan
+//!   finds it gone and sends a delete); one in flight comes back with its echo, on every node alike.
+//! - What is in flight and would vanish until its echo holds the batch back instead, for a bounded time (no flicker).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::evaluator::Evaluator;
+use super::incoming::IncomingBatch;
+use super::plan::{Gate, Plan, gate};
+use super::rows;
+use crate::capture::Captured;
+use crate::change::key::KeyBytes;
+use crate::change::literal::sql_literals;
+use crate::change::operation::{ColumnMask, Reduced};
+use crate::change::position::{NodeId, Sequence};
+use crate::change::value::{OwnedValue, Value};
+use crate::changelog::in_flight::InFlight;
+use crate::changelog::pending::{PendingRow, TablePending};
+use crate::changelog::retire;
+use crate::codec::commit::{CommitRecord, TableDefinition};
+use crate::codec::rows::{RowOp, RowReader};
+use crate::sqlite::error::{Doing, Fault, SqliteError, fault_of};
+use crate::state::journal::{self, Conflict};
+
+/// Why a batch was not folded.
+#[derive(Debug, thiserror::Error)]
+pub enum FoldStop {
+    /// Something of ours in flight would vanish until its echo: wait for it.
+    #[error("waiting for this node's own batch")]
+    Hold,
+    /// Not until the schema here is another: why, and what to do.
+    #[error("{0}")]
+    Closed(String),
+    /// SQLite failed.
+    #[error(transparent)]
+    Sqlite(#[from] SqliteError),
+    /// The spool failed.
+    #[error("could not read a large batch that was put aside: {0}")]
+    Spool(#[from] std::io::Error),
+}
+
+/// What folding needs beside the batch.
+pub struct FoldContext<'a> {
+    /// The write connection, inside a transaction.
+    pub conn: &'a Connection,
+    /// The tables here.
+    pub captured: &'a Captured,
+    /// Which tables are replicated.
+    pub wanted: &'a dyn Fn(&str) -> bool,
+    /// What a batch of ours carries.
+    pub in_flight: &'a InFlight,
+    /// What is pending, by table in lower case.
+    pub pending: &'a mut HashMap<String, TablePending>,
+    /// Plans that were made before, while the schema is the same.
+    pub plans: &'a mut Vec<Arc<Plan>>,
+    /// This node.
+    pub me: NodeId,
+    /// Where the batch stands.
+    pub at: Sequence,
+    /// What is in flight may vanish until its echo.
+    pub allow_flicker: bool,
+    /// Counters.
+    pub stats: &'a mut FoldStats,
+}
+
+/// What folding came to.
+#[derive(Debug, Default, Clone)]
+pub struct FoldStats {
+    /// Row operations.
+    pub rows: u64,
+    /// Values and rows that were journaled, by reason.
+    pub conflicts: HashMap<&'static str, u64>,
+}
+
+/// Finds or makes the plans for a batch's tables; one entry a table.
+///
+/// # Errors
+/// [`FoldStop::Closed`] before anything is written.
+pub fn open_gates(
+    ctx: &mut FoldContext<'_>,
+    record: &CommitRecord,
+) -> Result<Vec<Option<Arc<Plan>>>, FoldStop> {
+    /// Plans kept: one a table and shape is usual.
+    const PLANS: usize = 4096;
+    let mut out = Vec::with_capacity(record.tables.len());
+    for definition in &record.tables {
+        if let Some(plan) = ctx.plans.iter().find(|p| p.definition == *definition) {
+            out.push(Some(Arc::clone(plan)));
+            continue;
+        }
+        match gate(ctx.captured, ctx.wanted, definition, record.node) {
+            Gate::Open(plan) => {
+                if ctx.plans.len() >= PLANS {
+                    ctx.plans.clear();
+                }
+                ctx.plans.push(Arc::clone(&plan));
+                out.push(Some(plan));
+            }
+            Gate::Excluded => out.push(None),
+            Gate::Closed(reason) => return Err(FoldStop::Closed(reason)),
+        }
+    }
+    Ok(out)
+}
+
+/// Folds a batch.
+///
+/// # Errors
+/// See [`FoldStop`]; the transaction must then be rolled back.
+pub fn fold(ctx: &mut FoldContext<'_>, batch: &IncomingBatch) -> Result<(), FoldStop> {
+    let record = &batch.record;
+    let plans = open_gates(ctx, record)?;
+    for plan in plans.iter().flatten() {
+        let table = &plan.table;
+        ctx.pending
+            .entry(table.table.name.to_ascii_lowercase())
+            .or_default()
+            .catch_up(ctx.conn, table)?;
+        if let Some(notes) = &table.notes {
+            // No transaction of the app is under way, so what notes there are have served their turn.
+            ctx.conn
+                .prepare_cached(&format!("DELETE FROM {notes}"))
+                .and_then(|mut s| s.execute([]))
+                .doing_with(|| format!("clear the notes of table \"{}\"", table.table.name))?;
+        }
+    }
+    let mut fold = Fold {
+        ctx,
+        record,
+        evaluators: HashMap::new(),
+        aside: HashMap::new(),
+    };
+    if plans.iter().flatten().any(|p| p.has_uniques()) {
+        each_row(batch, &record.tables, |table, op, values| {
+            match plans.get(table).and_then(Option::as_ref) {
+                Some(plan) if op == RowOp::Whole && plan.has_uniques() => {
+                    fold.step_aside(plan, table, values)
+                }
+                _ => Ok(()),
+            }
+        })?;
+    }
+    each_row(batch, &record.tables, |table, op, values| {
+        let Some(plan) = plans.get(table).and_then(Option::as_ref) else {
+            return Ok(());
+        };
+        fold.ctx.stats.rows += 1;
+        match op {
+            RowOp::Delete => fold.delete(plan, values),
+            RowOp::Whole => fold.whole(plan, table, values),
+            RowOp::Cells(mask) => fold.cells(plan, mask, values),
+        }
+    })
+}
+
+fn each_row(
+    batch: &IncomingBatch,
+    tables: &[TableDefinition],
+    mut each: impl FnMut(usize, RowOp, &[Value<'_>]) -> Result<(), FoldStop>,
+) -> Result<(), FoldStop> {
+    batch.each_section::<FoldStop>(|bytes| {
+        let mut reader = RowReader::new(bytes, tables);
+        let mut values = Vec::new();
+        // Checked when the message was opened: what does not decode would not be here.
+        while let Some((table, op)) = reader
+            .next(&mut values)
+            .map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e.to_string()))?
+        {
+            each(table as usize, op, &values)?;
+        }
+        Ok(())
+    })
+}
+
+struct Fold<'a, 'c> {
+    ctx: &'a mut FoldContext<'c>,
+    record: &'a CommitRecord,
+    evaluators: HashMap<String, Evaluator>,
+    /// Rows that stepped aside, as they were here: by table and key.
+    aside: HashMap<(usize, KeyBytes), Vec<OwnedValue>>,
+}
+
+impl Fold<'_, '_> {
+    fn is_echo(&self) -> bool {
+        self.record.node == self.ctx.me
+    }
+
+    fn pending(&self, plan: &Plan, key: &[Value<'_>]) -> Option<PendingRow> {
+        let table = &plan.table;
+        self.ctx
+            .pending
+            .get(&table.table.name.to_ascii_lowercase())?
+            .row(table, key, self.ctx.in_flight)
+    }
+
+    /// A row that this batch rewrites must not count as standing in the way of another of its rows: if its UNIQUE columns change, it is taken
+    /// out until its turn.
+    fn step_aside(
+        &mut self,
+        plan: &Plan,
+        table: usize,
+        values: &[Value<'_>],
+    ) -> Result<(), FoldStop> {
+        let key = rows::key_of(plan, values);
+        if matches!(
+            self.pending(plan, &key),
+            Some(PendingRow {
+                all: Reduced::Whole | Reduced::Delete,
+                ..
+            })
+        ) {
+            return Ok(());
+        }
+        let Some(here) = rows::read_here(self.ctx.conn, plan, &key)? else {
+            return Ok(());
+        };
+        let offset = rows::offset_here(plan);
+        let stays = plan.table.table.unique_columns().into_iter().all(|c| {
+            match (
+                plan.value_at(c).and_then(|i| values.get(i)),
+                here.get(c + offset),
+            ) {
+                (Some(new), Some(old)) => new.same_bytes(&old.as_value()),
+                _ => true,
+            }
+        });
+        if stays {
+            return Ok(());
+        }
+        rows::execute(self.ctx.conn, &plan.delete, &key).doing_with(|| doing(plan))?;
+        self.aside.insert(
+            (table, plan.table.table.normal_key(key.iter().copied())),
+            here,
+        );
+        Ok(())
+    }
+
+    fn delete(&mut self, plan: &Plan, key: &[Value<'_>]) -> Result<(), FoldStop> {
+        match self.pending(plan, key) {
+            Some(PendingRow {
+                all: Reduced::Whole | Reduced::Delete,
+                ..
+            }) => return Ok(()),
+            Some(
+                p @ PendingRow {
+                    all: Reduced::Cells(mask),
+                    ..
+                },
+            ) => {
+                self.hold_if(p.in_flight)?;
+                self.journal_mine(plan, key, Some(mask), "deleted-elsewhere")?;
+                self.forget(plan, key)?;
+            }
+            None => {}
+        }
+        rows::execute(self.ctx.conn, &plan.delete, key).doing_with(|| doing(plan))?;
+        Ok(())
+    }
+
+    fn cells(
+        &mut self,
+        plan: &Plan,
+        mask: ColumnMask,
+        values: &[Value<'_>],
+    ) -> Result<(), FoldStop> {
+        let (key, cells) = values
+            .split_at_checked(plan.definition.key_len())
+            .unwrap_or((values, &[]));
+        let mut columns: Vec<usize> = mask.columns().collect();
+        let mut cells: Vec<Value<'_>> = cells.to_vec();
+        match self.pending(plan, key) {
+            Some(PendingRow {
+                all: Reduced::Whole | Reduced::Delete,
+                ..
+            }) => {
+                return self.journal_theirs(plan, key, &columns, &cells, "overwritten-here");
+            }
+            Some(PendingRow {
+                all: Reduced::Cells(mine),
+                ..
+            }) => {
+                let is_mine = |c: usize| plan.columns.get(c).is_some_and(|here| mine.has(*here));
+                let lost: (Vec<usize>, Vec<Value<'_>>) = columns
+                    .iter()
+                    .zip(&cells)
+                    .filter(|(c, _)| is_mine(**c))
+                    .map(|(c, v)| (*c, *v))
+                    .unzip();
+                self.journal_theirs(plan, key, &lost.0, &lost.1, "updated-here")?;
+                (columns, cells) = columns
+                    .iter()
+                    .zip(&cells)
+                    .filter(|(c, _)| !is_mine(**c))
+                    .map(|(c, v)| (*c, *v))
+                    .unzip();
+            }
+            None => {}
+        }
+        if columns.is_empty()
+            || (self.is_echo() && rows::has_cells(self.ctx.conn, plan, key, &columns, &cells)?)
+        {
+            return Ok(());
+        }
+        cells.extend_from_slice(key);
+        rows::execute(self.ctx.conn, &plan.update(&columns), &cells).doing_with(|| doing(plan))?;
+        Ok(())
+    }
+
+    fn whole(&mut self, plan: &Plan, table: usize, values: &[Value<'_>]) -> Result<(), FoldStop> {
+        let key = rows::key_of(plan, values);
+        let aside = if self.aside.is_empty() {
+            None
+        } else {
+            self.aside
+                .remove(&(table, plan.table.table.normal_key(key.iter().copied())))
+        };
+        let mut merged: Vec<OwnedValue> = Vec::new();
+        let mut values = values.to_vec();
+        match self.pending(plan, &key) {
+            Some(PendingRow {
+                all: Reduced::Whole | Reduced::Delete,
+                ..
+            }) => {
+                let columns: Vec<usize> = (0..plan.definition.columns.len()).collect();
+                let from = values.len() - columns.len();
+                self.journal_theirs(
+                    plan,
+                    &key,
+                    &columns,
+                    values.get(from..).unwrap_or_default(),
+                    "insert-collision",
+                )?;
+                return self.displace(plan, &key, &values);
+            }
+            Some(PendingRow {
+                all: Reduced::Cells(mine),
+                ..
+            }) => {
+                let here = match &aside {
+                    Some(here) => Some(here.clone()),
+                    None => rows::read_here(self.ctx.conn, plan, &key)?,
+                };
+                if let Some(here) = here {
+                    let offset = rows::offset_here(plan);
+                    let kept: Vec<(usize, OwnedValue)> = mine
+                        .columns()
+                        .filter_map(|c| Some((plan.value_at(c)?, here.get(c + offset)?.clone())))
+                        .collect();
+                    let lost: Vec<usize> = kept
+                        .iter()
+                        .map(|(i, _)| i - usize::from(plan.definition.key.is_empty()))
+                        .collect();
+                    let theirs: Vec<Value<'_>> = kept
+                        .iter()
+                        .filter_map(|(i, _)| values.get(*i).copied())
+                        .collect();
+                    self.journal_theirs(plan, &key, &lost, &theirs, "updated-here")?;
+                    merged = values.iter().map(Value::to_owned).collect();
+                    for (i, v) in kept {
+                        if let Some(slot) = merged.get_mut(i) {
+                            *slot = v;
+                        }
+                    }
+                }
+            }
+            None => {}
+        }
+        if !merged.is_empty() {
+            values = merged.iter().map(OwnedValue::as_value).collect();
+        }
+        if self.is_echo() && rows::has_row(self.ctx.conn, plan, &key, &values)? {
+            return Ok(());
+        }
+        // The columns that the message lacks stay what they were.
+        self.put(
+            plan,
+            &key,
+            &values,
+            aside.filter(|_| plan.has_more).as_deref(),
+        )
+    }
+
+    /// Writes a row, removing what stands in its way. `aside`: the row as it was, where it stepped aside and has columns of its own.
+    fn put(
+        &mut self,
+        plan: &Plan,
+        key: &[Value<'_>],
+        values: &[Value<'_>],
+        aside: Option<&[OwnedValue]>,
+    ) -> Result<(), FoldStop> {
+        let write = |conn: &Connection| match aside {
+            Some(here) => rows::put_back(conn, plan, here, values),
+            None => rows::execute(conn, &plan.upsert, values),
+        };
+        match write(self.ctx.conn) {
+            Ok(_) => return Ok(()),
+            Err(e) if plan.has_uniques() && fault_of(&e) == Fault::Unique => {}
+            Err(e) => return Err(refused(plan, e)),
+        }
+        self.displace(plan, key, values)?;
+        write(self.ctx.conn).map_err(|e| refused(plan, e))?;
+        Ok(())
+    }
+
+    /// Removes the other rows that a row collides with on UNIQUE indexes.
+    fn displace(
+        &mut self,
+        plan: &Plan,
+        key: &[Value<'_>],
+        values: &[Value<'_>],
+    ) -> Result<(), FoldStop> {
+        let table = &plan.table.table;
+        for index in &table.uniques {
+            let terms: Option<Vec<OwnedValue>> = if index.is_plain() {
+                index
+                    .terms
+                    .iter()
+                    .map(|t| {
+                        t.column
+                            .and_then(|c| plan.value_at(c))
+                            .and_then(|i| values.get(i))
+                            .map(Value::to_owned)
+                    })
+                    .collect()
+            } else {
+                let evaluator = match self.evaluators.entry(table.name.clone()) {
+                    std::collections::hash_map::Entry::Occupied(e) => e.into_mut(),
+                    std::collections::hash_map::Entry::Vacant(e) => {
+                        e.insert(Evaluator::new(self.ctx.conn, table)?)
+                    }
+                };
+                let offset = usize::from(plan.definition.key.is_empty());
+                evaluator.terms(
+                    index,
+                    &plan.definition.columns,
+                    values.get(offset..).unwrap_or_default(),
+                )?
+            };
+            let Some(terms) = terms else { continue };
+            for other in rows::colliding(self.ctx.conn, table, index, &terms, key)? {
+                let other: Vec<Value<'_>> = other.iter().map(OwnedValue::as_value).collect();
+                self.remove(plan, &other)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a row that another displaces.
+    fn remove(&mut self, plan: &Plan, key: &[Value<'_>]) -> Result<(), FoldStop> {
+        match self.pending(plan, key) {
+            // Not sent yet: it is given up. Its change-log row stays, and the scan, finding the row gone, sends a delete.
+            Some(PendingRow {
+                unsent: Some(Reduced::Whole),
+                ..
+            }) => self.journal_mine(plan, key, None, "unique-collision")?,
+            Some(
+                p @ PendingRow {
+                    all: Reduced::Cells(_),
+                    ..
+                },
+            ) => {
+                self.hold_if(p.in_flight)?;
+                self.journal_mine(plan, key, None, "unique-collision")?;
+                self.forget(plan, key)?;
+            }
+            // In flight: its echo brings it back, without the cells that were changed since.
+            Some(p) => {
+                self.hold_if(p.in_flight)?;
+                if let Some(Reduced::Cells(mask)) = p.unsent {
+                    self.journal_mine(plan, key, Some(mask), "unique-collision")?;
+                }
+            }
+            None => self.journal_row(plan, key, None, None, "unique-collision")?,
+        }
+        rows::execute(self.ctx.conn, &plan.delete, key).doing_with(|| doing(plan))?;
+        Ok(())
+    }
+
+    fn hold_if(&self, in_flight: bool) -> Result<(), FoldStop> {
+        if in_flight && !self.ctx.allow_flicker && !self.is_echo() {
+            Err(FoldStop::Hold)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The pending cells of a row that goes are forgotten: no batch is to carry what has no row to be of.
+    fn forget(&mut self, plan: &Plan, key: &[Value<'_>]) -> Result<(), FoldStop> {
+        let table = &plan.table;
+        if let Some(pending) = self
+            .ctx
+            .pending
+            .get_mut(&table.table.name.to_ascii_lowercase())
+        {
+            for id in pending.cell_changes(table, key) {
+                retire::remove(self.ctx.conn, table, id)?;
+            }
+            pending.forget_cells(table, key);
+        }
+        Ok(())
+    }
+
+    /// Journals values of this node that lose to the batch.
+    fn journal_mine(
+        &mut self,
+        plan: &Plan,
+        key: &[Value<'_>],
+        mask: Option<ColumnMask>,
+        reason: &'static str,
+    ) -> Result<(), FoldStop> {
+        self.journal_row(plan, key, mask, Some(self.ctx.me), reason)
+    }
+
+    fn journal_row(
+        &mut self,
+        plan: &Plan,
+        key: &[Value<'_>],
+        mask: Option<ColumnMask>,
+        of: Option<NodeId>,
+        reason: &'static str,
+    ) -> Result<(), FoldStop> {
+        let Some(here) = rows::read_here(self.ctx.conn, plan, key)? else {
+            return Ok(());
+        };
+        let offset = rows::offset_here(plan);
+        let literals = sql_literals(key);
+        for (i, column) in plan
+            .table
+            .table
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| mask.is_none_or(|m| m.has(*i)))
+        {
+            let Some(value) = here.get(i + offset) else {
+                continue;
+            };
+            self.record(&Conflict {
+                table: &plan.table.table.name,
+                key: &literals,
+                column: &column.name,
+                losing_value: value.as_value(),
+                losing_node: of,
+                winning_node: self.record.node,
+                position: self.ctx.at,
+                reason,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Journals values of the batch that lose to what is pending here.
+    fn journal_theirs(
+        &mut self,
+        plan: &Plan,
+        key: &[Value<'_>],
+        columns: &[usize],
+        values: &[Value<'_>],
+        reason: &'static str,
+    ) -> Result<(), FoldStop> {
+        if self.is_echo() || columns.is_empty() {
+            return Ok(());
+        }
+        let literals = sql_literals(key);
+        for (column, value) in columns.iter().zip(values) {
+            let Some(name) = plan.definition.columns.get(*column) else {
+                continue;
+            };
+            self.record(&Conflict {
+                table: &plan.definition.name,
+                key: &literals,
+                column: name,
+                losing_value: *value,
+                losing_node: Some(self.record.node),
+                winning_node: self.ctx.me,
+                position: self.ctx.at,
+                reason,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, conflict: &Conflict<'_>) -> Result<(), FoldStop> {
+        *self.ctx.stats.conflicts.entry(conflict.reason).or_default() += 1;
+        Ok(journal::record_conflict(self.ctx.conn, conflict)?)
+    }
+}
+
+fn doing(plan: &Plan) -> String {
+    format!("write a row of table \"{}\"", plan.table.table.name)
+}
+
+/// A row that the table here does not take: its schema is not the origin's.
+fn refused(plan: &Plan, error: rusqlite::Error) -> FoldStop {
+    match &error {
+        rusqlite::Error::SqliteFailure(e, message)
+            if e.code == rusqlite::ErrorCode::ConstraintViolation =>
+        {
+            FoldStop::Closed(format!(
+                "table \"{}\" here refuses a row that another node has ({}): make its definition equal to that node's",
+                plan.table.table.name,
+                message.as_deref().unwrap_or("constraint failed")
+            ))
+        }
+        _ => FoldStop::Sqlite(SqliteError {
+            doing: format!("could not {}", doing(plan)),
+            source: error,
+        }),
+    }
+}

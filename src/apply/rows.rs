@@ -1,0 +1,209 @@
+//! Single rows of the database: reading, comparing, writing by plan.
+
+use rusqlite::{Connection, OptionalExtension};
+use smallvec::SmallVec;
+
+use super::plan::Plan;
+use crate::capture::unique_sql::collides_with_terms;
+use crate::change::table::{Table, TableKey, UniqueIndex};
+use crate::change::value::{OwnedValue, Value};
+use crate::sqlite::error::{Doing, SqliteError};
+use crate::sqlite::ident::quote;
+use crate::sqlite::row_sql;
+use crate::sqlite::value::from_sql;
+
+/// The key inside a whole row of the message.
+#[must_use]
+pub fn key_of<'v>(plan: &Plan, values: &[Value<'v>]) -> SmallVec<[Value<'v>; 4]> {
+    plan.key_at
+        .iter()
+        .filter_map(|&i| values.get(i).copied())
+        .collect()
+}
+
+/// How many values stand before the columns in a row read by [`read_here`].
+#[must_use]
+pub fn offset_here(plan: &Plan) -> usize {
+    usize::from(matches!(plan.table.table.key, TableKey::Rowid(_)))
+}
+
+/// Runs a statement, kept prepared.
+///
+/// # Errors
+/// SQLite's.
+pub fn execute(conn: &Connection, sql: &str, values: &[Value<'_>]) -> rusqlite::Result<usize> {
+    let mut stmt = conn.prepare_cached(sql)?;
+    for (i, v) in values.iter().enumerate() {
+        stmt.raw_bind_parameter(i + 1, *v)?;
+    }
+    stmt.raw_execute()
+}
+
+/// The whole row as it is here, in the order of the columns here (after the rowid, where that is the key).
+///
+/// # Errors
+/// SQLite's.
+pub fn read_here(
+    conn: &Connection,
+    plan: &Plan,
+    key: &[Value<'_>],
+) -> Result<Option<Vec<OwnedValue>>, SqliteError> {
+    let mut stmt = conn
+        .prepare_cached(&plan.select_here)
+        .doing_with(|| reading(plan))?;
+    let count = stmt.column_count();
+    stmt.query_row(rusqlite::params_from_iter(key.iter()), |row| {
+        (0..count)
+            .map(|i| row.get_ref(i).map(|v| from_sql(v).to_owned()))
+            .collect()
+    })
+    .optional()
+    .doing_with(|| reading(plan))
+}
+
+/// Whether the row is here with exactly these values.
+///
+/// # Errors
+/// SQLite's.
+pub fn has_row(
+    conn: &Connection,
+    plan: &Plan,
+    key: &[Value<'_>],
+    values: &[Value<'_>],
+) -> Result<bool, SqliteError> {
+    same(conn, plan, &plan.select, key, values)
+}
+
+/// Whether the row is here with exactly these cells.
+///
+/// # Errors
+/// SQLite's.
+pub fn has_cells(
+    conn: &Connection,
+    plan: &Plan,
+    key: &[Value<'_>],
+    columns: &[usize],
+    cells: &[Value<'_>],
+) -> Result<bool, SqliteError> {
+    let names: Vec<String> = columns
+        .iter()
+        .filter_map(|c| plan.definition.columns.get(*c))
+        .map(|n| quote(n))
+        .collect();
+    let table = &plan.table.table;
+    let sql = format!(
+        "SELECT {} FROM {} WHERE {}",
+        names.join(", "),
+        quote(&table.name),
+        row_sql::key_is(table, 1)
+    );
+    same(conn, plan, &sql, key, cells)
+}
+
+fn same(
+    conn: &Connection,
+    plan: &Plan,
+    select: &str,
+    key: &[Value<'_>],
+    values: &[Value<'_>],
+) -> Result<bool, SqliteError> {
+    let mut stmt = conn.prepare_cached(select).doing_with(|| reading(plan))?;
+    let mut rows = stmt
+        .query(rusqlite::params_from_iter(key.iter()))
+        .doing_with(|| reading(plan))?;
+    let Some(row) = rows.next().doing_with(|| reading(plan))? else {
+        return Ok(false);
+    };
+    for (i, v) in values.iter().enumerate() {
+        if !from_sql(row.get_ref(i).doing_with(|| reading(plan))?).same_bytes(v) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Inserts a row that had stepped aside: the message's values, and of the columns that the message lacks what was there.
+///
+/// # Errors
+/// SQLite's.
+pub fn put_back(
+    conn: &Connection,
+    plan: &Plan,
+    here: &[OwnedValue],
+    values: &[Value<'_>],
+) -> rusqlite::Result<usize> {
+    let table = &plan.table.table;
+    let names = row_sql::whole_names(table);
+    let params: Vec<String> = (1..=names.len()).map(|i| format!("?{i}")).collect();
+    let mut all: Vec<Value<'_>> = here.iter().map(OwnedValue::as_value).collect();
+    let offset = offset_here(plan);
+    for (i, column_here) in plan.columns.iter().enumerate() {
+        if let (Some(slot), Some(v)) = (
+            all.get_mut(column_here + offset),
+            values.get(i + usize::from(plan.definition.key.is_empty())),
+        ) {
+            *slot = *v;
+        }
+    }
+    execute(
+        conn,
+        &format!(
+            "INSERT INTO {}({}) VALUES({})",
+            quote(&table.name),
+            names.join(", "),
+            params.join(", ")
+        ),
+        &all,
+    )
+}
+
+/// The keys of the other rows that collide with a row on an index, given the row's terms.
+///
+/// # Errors
+/// SQLite's.
+pub fn colliding(
+    conn: &Connection,
+    table: &Table,
+    index: &UniqueIndex,
+    terms: &[OwnedValue],
+    key: &[Value<'_>],
+) -> Result<Vec<Vec<OwnedValue>>, SqliteError> {
+    let doing = || {
+        format!(
+            "look for rows of table \"{}\" in the way on index \"{}\"",
+            table.name, index.name
+        )
+    };
+    let keys: Vec<String> = table.key_names().iter().map(|k| quote(k)).collect();
+    let sql = format!(
+        "SELECT {} FROM {} WHERE {} AND NOT ({})",
+        keys.join(", "),
+        quote(&table.name),
+        collides_with_terms(index),
+        row_sql::key_is(table, terms.len() + 1)
+    );
+    let mut stmt = conn.prepare_cached(&sql).doing_with(doing)?;
+    for (i, v) in terms
+        .iter()
+        .map(OwnedValue::as_value)
+        .chain(key.iter().copied())
+        .enumerate()
+    {
+        stmt.raw_bind_parameter(i + 1, v).doing_with(doing)?;
+    }
+    let mut rows = stmt.raw_query();
+    let mut out = Vec::new();
+    while let Some(row) = rows.next().doing_with(doing)? {
+        out.push(
+            (0..keys.len())
+                .map(|i| row.get_ref(i).map(|v| from_sql(v).to_owned()))
+                .collect::<Result<_, _>>()
+                .doing_with(doing)?,
+        );
+    }
+    Ok(out)
+}
+
+fn reading(plan: &Plan) -> String {
+    format!("read a row of table \"{}\"", plan.table.table.name)
+}

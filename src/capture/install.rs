@@ -1,0 +1,336 @@
+//! Installs capture and keeps it current: compares the objects that should be there with those that are, and mends the difference in
+//! one transaction.
+//!
+//! Invariants: a table's change log and its triggers appear together; a change of columns begins a new generation; a table that
+//! appears later has all its rows logged, while those that are there when the first capture is installed are taken to be equal on all nodes.
+
+use std::collections::HashMap;
+
+use rusqlite::Connection;
+
+use super::{layout, triggers};
+use crate::change::table::Table;
+use crate::sqlite::error::{Doing, SqliteError};
+use crate::sqlite::ident::{quote, quote_list};
+use crate::sqlite::introspect::{OWN_PREFIX, Schema, read_schema};
+
+/// A table whose changes are captured.
+#[derive(Debug, Clone)]
+pub struct CapturedTable {
+    /// The table.
+    pub table: Table,
+    /// The generation of its triggers: rows logged by an older one travel whole.
+    pub generation: i64,
+    /// Its change log, quoted.
+    pub log: String,
+    /// Its notes, quoted, if it has UNIQUE indexes.
+    pub notes: Option<String>,
+}
+
+/// What is captured.
+#[derive(Debug, Clone, Default)]
+pub struct Captured {
+    /// SQLite's schema version after the installation.
+    pub schema_version: i64,
+    /// The captured tables.
+    pub tables: Vec<CapturedTable>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+    /// Tables that are not captured, with the reason.
+    pub refused: Vec<(String, String)>,
+    /// Whether anything had to be made or dropped.
+    pub changed: bool,
+}
+
+impl Captured {
+    /// The captured table of this name.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<&CapturedTable> {
+        self.tables
+            .iter()
+            .find(|t| t.table.name.eq_ignore_ascii_case(name))
+    }
+}
+
+/// Which tables are wanted.
+pub type TableFilter<'a> = &'a dyn Fn(&str) -> bool;
+
+/// The tables as they would be captured, without capturing them: `publish = false` still applies what others write.
+///
+/// # Errors
+/// SQLite's.
+pub fn describe_only(conn: &Connection, wanted: TableFilter<'_>) -> Result<Captured, SqliteError> {
+    let schema = read_schema(conn)?;
+    let tables = schema
+        .tables
+        .into_iter()
+        .filter(|t| wanted(&t.name))
+        .map(|table| CapturedTable {
+            generation: 0,
+            log: String::new(),
+            notes: None,
+            table,
+        })
+        .collect();
+    Ok(Captured {
+        schema_version: crate::sqlite::connection::schema_version(conn)?,
+        tables,
+        warnings: schema.warnings,
+        refused: schema.refused,
+        changed: false,
+    })
+}
+
+#[derive(Debug, PartialEq, Eq, Clone)]
+struct KnownTable {
+    generation: i64,
+    columns: String,
+    key: String,
+}
+
+/// Makes capture current. Call it inside a write transaction, after the state tables exist. `first`: nothing was ever captured here.
+///
+/// # Errors
+/// SQLite's.
+pub fn refresh(
+    conn: &Connection,
+    wanted: TableFilter<'_>,
+    first: bool,
+) -> Result<Captured, SqliteError> {
+    let schema: Schema = read_schema(conn)?;
+    let known = read_known(conn)?;
+    let there = read_objects(conn)?;
+    let mut out = Captured {
+        warnings: schema.warnings,
+        refused: schema.refused,
+        ..Captured::default()
+    };
+    let mut desired: Vec<(triggers::Object, bool)> = Vec::new();
+    let mut fill: Vec<String> = Vec::new();
+    let tables: Vec<Table> = schema
+        .tables
+        .into_iter()
+        .filter(|t| wanted(&t.name))
+        .collect();
+
+    for table in &tables {
+        let columns = describe(table.columns.iter().map(|c| c.name.as_str()));
+        let key = describe(table.key_names());
+        let before = known.get(&table.name.to_ascii_lowercase());
+        let generation = match before {
+            Some(k) if k.columns == columns && k.key == key => k.generation,
+            Some(k) => k.generation + 1,
+            None => 1,
+        };
+        let now = KnownTable {
+            generation,
+            columns,
+            key,
+        };
+        let log_there = there.contains_key(&layout::change_log(&table.name).to_ascii_lowercase());
+        if before.is_some() && !trigger_is_there(&there, table) {
+            out.warnings.push(format!(
+                "the triggers on table \"{}\" were gone (a rebuilt table, or dropped by hand): what was written without them is not known",
+                table.name
+            ));
+        }
+        if before.is_some_and(|b| b.key != now.key) && log_there {
+            // Key values of the old log cannot be read as the new key's: log every row anew, whole.
+            out.warnings.push(format!(
+                "table \"{}\" has a new primary key: all its rows are sent again",
+                table.name
+            ));
+            drop_log(conn, table, &there)?;
+            fill.push(triggers::log_all_rows(table, generation));
+        } else if before.is_none() && !first {
+            fill.push(triggers::log_all_rows(table, generation));
+        }
+        if before != Some(&now) {
+            write_known(conn, &table.name, &now)?;
+        }
+        desired.extend(triggers::tables(table).into_iter().map(|o| (o, false)));
+        let ours = triggers::triggers(table, generation);
+        // Newer triggers fire first: when the app has made one since, ours are made anew.
+        let oldest_of_ours = ours
+            .iter()
+            .filter_map(|o| there.get(&o.name.to_ascii_lowercase()))
+            .map(|t| t.rowid)
+            .min();
+        let renew = oldest_of_ours.is_some_and(|ours| {
+            newest_app_trigger(&there, &table.name).is_some_and(|app| app > ours)
+        });
+        desired.extend(ours.into_iter().map(|o| (o, renew)));
+        out.tables.push(CapturedTable {
+            generation,
+            log: quote(&layout::change_log(&table.name)),
+            notes: (!table.uniques.is_empty()).then(|| quote(&layout::notes(&table.name))),
+            table: table.clone(),
+        });
+    }
+    let refs: Vec<&Table> = tables.iter().collect();
+    desired.extend(triggers::views(&refs).into_iter().map(|o| (o, false)));
+    out.changed = mend(conn, &desired)?;
+    for sql in fill {
+        conn.execute_batch(&sql)
+            .doing("log the rows of a new table")?;
+    }
+    out.schema_version = crate::sqlite::connection::schema_version(conn)?;
+    Ok(out)
+}
+
+/// Drops what should not be there (or is another), then makes what is missing, in order.
+fn mend(conn: &Connection, desired: &[(triggers::Object, bool)]) -> Result<bool, SqliteError> {
+    let there = read_objects(conn)?;
+    let wanted: HashMap<String, (&triggers::Object, bool)> = desired
+        .iter()
+        .map(|(o, renew)| (o.name.to_ascii_lowercase(), (o, *renew)))
+        .collect();
+    let mut changed = false;
+    for (name, object) in &there {
+        if !object.ours || is_state_table(name) {
+            continue;
+        }
+        let keep = wanted.get(name).is_some_and(|(o, renew)| {
+            !renew
+                && o.kind == object.kind
+                && o.on.eq_ignore_ascii_case(&object.on)
+                && (object.kind == "table" || o.sql == object.sql)
+        });
+        // A change log without a table stays: its rows may still have to be sent, or the table may be back in a moment. Reconciliation tidies it.
+        if keep || object.kind == "table" {
+            continue;
+        }
+        let drop = format!(
+            "DROP {} IF EXISTS {}",
+            object.kind.to_ascii_uppercase(),
+            quote(&object.name)
+        );
+        conn.execute_batch(&drop)
+            .doing_with(|| format!("drop {} {}", object.kind, object.name))?;
+        changed = true;
+    }
+    let left = read_objects(conn)?;
+    for (object, _) in desired {
+        if !left.contains_key(&object.name.to_ascii_lowercase()) {
+            conn.execute_batch(&object.sql)
+                .doing_with(|| format!("create {} {}", object.kind, object.name))?;
+            changed = true;
+        }
+    }
+    Ok(changed)
+}
+
+/// Pending rows of the change log when its layout no longer fits the table.
+fn drop_log(
+    conn: &Connection,
+    table: &Table,
+    there: &HashMap<String, StoredObject>,
+) -> Result<(), SqliteError> {
+    for name in [layout::change_log(&table.name), layout::notes(&table.name)] {
+        if there.contains_key(&name.to_ascii_lowercase()) {
+            // The triggers and views that name it go first; the mending makes them again.
+            for object in there.values().filter(|o| {
+                o.ours
+                    && (o.kind == "view" || o.on.eq_ignore_ascii_case(&table.name))
+                    && o.kind != "table"
+            }) {
+                conn.execute_batch(&format!(
+                    "DROP {} IF EXISTS {}",
+                    object.kind.to_ascii_uppercase(),
+                    quote(&object.name)
+                ))
+                .doing("drop the triggers of a table whose key has changed")?;
+            }
+            conn.execute_batch(&format!("DROP TABLE {}", quote(&name)))
+                .doing("drop a change log whose table has a new key")?;
+        }
+    }
+    Ok(())
+}
+
+/// A name list in a form that tells `a,b` from `"a,b"`.
+fn describe<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    quote_list(names)
+}
+
+fn is_state_table(lower_name: &str) -> bool {
+    ["node", "publishers", "tables", "conflicts", "dead_letters"]
+        .iter()
+        .any(|t| lower_name == format!("{OWN_PREFIX}{t}"))
+}
+
+struct StoredObject {
+    rowid: i64,
+    kind: String,
+    name: String,
+    on: String,
+    sql: String,
+    ours: bool,
+}
+
+/// All objects of ours, and the app's triggers, by name in lower case.
+fn read_objects(conn: &Connection) -> Result<HashMap<String, StoredObject>, SqliteError> {
+    let mut stmt = conn
+        .prepare_cached("SELECT rowid, type, name, tbl_name, coalesce(sql, '') FROM main.sqlite_schema WHERE type IN ('table', 'view', 'trigger')")
+        .doing("read the schema")?;
+    stmt.query_map([], |r| {
+        let name: String = r.get(2)?;
+        let ours = name.to_ascii_lowercase().starts_with(OWN_PREFIX);
+        Ok((
+            name.to_ascii_lowercase(),
+            StoredObject {
+                rowid: r.get(0)?,
+                kind: r.get(1)?,
+                name,
+                on: r.get(3)?,
+                sql: r.get(4)?,
+                ours,
+            },
+        ))
+    })
+    .and_then(Iterator::collect)
+    .doing("read the schema")
+}
+
+fn trigger_is_there(there: &HashMap<String, StoredObject>, table: &Table) -> bool {
+    there
+        .get(&layout::trigger(&table.name, "insert").to_ascii_lowercase())
+        .is_some_and(|o| o.on.eq_ignore_ascii_case(&table.name))
+}
+
+fn newest_app_trigger(there: &HashMap<String, StoredObject>, table: &str) -> Option<i64> {
+    there
+        .values()
+        .filter(|o| o.kind == "trigger" && !o.ours && o.on.eq_ignore_ascii_case(table))
+        .map(|o| o.rowid)
+        .max()
+}
+
+fn read_known(conn: &Connection) -> Result<HashMap<String, KnownTable>, SqliteError> {
+    let mut stmt = conn
+        .prepare_cached("SELECT table_name, generation, columns, key FROM __harmonylite__tables")
+        .doing("read the captured tables")?;
+    stmt.query_map([], |r| {
+        let name: String = r.get(0)?;
+        Ok((
+            name.to_ascii_lowercase(),
+            KnownTable {
+                generation: r.get(1)?,
+                columns: r.get(2)?,
+                key: r.get(3)?,
+            },
+        ))
+    })
+    .and_then(Iterator::collect)
+    .doing("read the captured tables")
+}
+
+fn write_known(conn: &Connection, table: &str, known: &KnownTable) -> Result<(), SqliteError> {
+    conn.execute(
+        "INSERT INTO __harmonylite__tables(table_name, generation, columns, key) VALUES(?1, ?2, ?3, ?4)
+         ON CONFLICT(table_name) DO UPDATE SET generation = excluded.generation, columns = excluded.columns, key = excluded.key",
+        rusqlite::params![table, known.generation, known.columns, known.key],
+    )
+    .doing("write the captured tables")?;
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! Names of our objects in the application's database.
+
+use crate::sqlite::introspect::OWN_PREFIX;
+
+/// The view over all change logs that the troubleshooting guide counts pending changes with.
+pub const GLOBAL_VIEW: &str = "__harmonylite___global_change_log";
+/// The same view under the name that the Go program's code uses.
+pub const GLOBAL_VIEW_ALIAS: &str = "__harmonylite___change_log_global";
+
+/// The change log of a table.
+#[must_use]
+pub fn change_log(table: &str) -> String {
+    let name = format!("{OWN_PREFIX}{table}_change_log");
+    // A table called "_global" would have the view's name.
+    if name.eq_ignore_ascii_case(GLOBAL_VIEW) {
+        format!("{OWN_PREFIX}{table}~_change_log")
+    } else {
+        name
+    }
+}
+
+/// The notes of rows that a REPLACE may be about to remove.
+#[must_use]
+pub fn notes(table: &str) -> String {
+    format!("{OWN_PREFIX}{table}_displaced")
+}
+
+/// A trigger on a table.
+#[must_use]
+pub fn trigger(table: &str, what: &str) -> String {
+    format!("{OWN_PREFIX}{table}_{what}")
+}
+
+/// The change log's column for a key column.
+#[must_use]
+pub fn key_column(column: &str) -> String {
+    format!("val_{column}")
+}

@@ -1,0 +1,12 @@
+//! Capture: the change-log tables and triggers that note what the application changes.
+//!
+//! Invariants: the app notices nothing but the cost of one slim row per changed row; what its SQLite must parse is plain
+//! enough for version 3.35; every object of ours begins with `__harmonylite__`; removing capture leaves the app's schema as it was.
+
+pub mod install;
+pub mod layout;
+pub mod remove;
+pub mod triggers;
+pub mod unique_sql;
+
+pub use install::{Captured, CapturedTable};

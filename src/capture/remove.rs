@@ -1,0 +1,56 @@
+//! Takes everything of ours out of the database again; the app's schema is then what it was before.
+
+use rusqlite::Connection;
+
+use crate::sqlite::error::{Doing, SqliteError};
+use crate::sqlite::ident::quote;
+use crate::sqlite::introspect::OWN_PREFIX;
+
+/// Drops every trigger, view and table of ours. Call it inside a write transaction. Returns how many objects went.
+///
+/// # Errors
+/// SQLite's.
+pub fn remove_all(conn: &Connection) -> Result<usize, SqliteError> {
+    drop_objects(conn, &["trigger", "view", "table"], |_| true)
+}
+
+/// Drops the triggers, change logs and notes but keeps the state tables: `publish = false` captures nothing.
+///
+/// # Errors
+/// SQLite's.
+pub fn remove_capture(conn: &Connection) -> Result<usize, SqliteError> {
+    drop_objects(conn, &["trigger", "view", "table"], |name| {
+        name.ends_with("_change_log") || name.ends_with("_displaced")
+    })
+}
+
+fn drop_objects(
+    conn: &Connection,
+    kinds: &[&str],
+    tables: impl Fn(&str) -> bool,
+) -> Result<usize, SqliteError> {
+    let mut count = 0;
+    for kind in kinds {
+        let names: Vec<String> = {
+            let mut stmt = conn
+                .prepare("SELECT name FROM main.sqlite_schema WHERE type = ?1 AND lower(substr(name, 1, length(?2))) = ?2")
+                .doing("list our objects")?;
+            stmt.query_map([*kind, OWN_PREFIX], |r| r.get(0))
+                .and_then(Iterator::collect)
+                .doing("list our objects")?
+        };
+        for name in names {
+            if *kind == "table" && !tables(&name) {
+                continue;
+            }
+            conn.execute_batch(&format!(
+                "DROP {} {}",
+                kind.to_ascii_uppercase(),
+                quote(&name)
+            ))
+            .doing_with(|| format!("drop {kind} {name}"))?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}

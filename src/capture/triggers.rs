@@ -1,0 +1,427 @@
+//! The SQL text of change logs and triggers: pure functions from a table to its statements.
+//!
+//! What they keep true:
+//! - one row per changed row, with the key exactly as stored (no declared type, so no affinity) and no copy of the row;
+//! - an id and a random stamp together are a change's identity, which no older copy of the file can repeat;
+//! - a changed key is a delete of the old and an insert of the new, however it was changed (also through `rowid`);
+//! - an update that touches a UNIQUE index is a whole row: only such a write can remove another row, and what it carries must
+//!   not depend on columns that somebody else changes meanwhile;
+//! - rows that REPLACE removes, for which SQLite fires no delete trigger, are noted before and logged after, if they are gone.
+
+use super::layout;
+use super::unique_sql::collides_with_new;
+use crate::change::operation::ChangeKind;
+use crate::change::table::{Affinity, Column, Table, TableKey};
+use crate::sqlite::ident::{quote, text};
+
+/// Notes that are kept at most. A note is needed only until the statement that made it has changed its row; an upsert or an `OR IGNORE` leaves
+/// its note behind. More than one statement's notes matter only when a trigger of the app writes to the same table in between.
+const NOTES_KEPT: usize = 16;
+
+/// A statement that creates an object of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// `table`, `trigger` or `view`.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// The table that a trigger is on; of any other object its own name.
+    pub on: String,
+    /// Its `CREATE` statement, exactly as SQLite keeps it.
+    pub sql: String,
+}
+
+impl Object {
+    /// The statement that removes it.
+    #[must_use]
+    pub fn drop_sql(&self) -> String {
+        format!(
+            "DROP {} IF EXISTS {}",
+            self.kind.to_ascii_uppercase(),
+            quote(&self.name)
+        )
+    }
+}
+
+/// The change log of a table, and its notes if it has UNIQUE indexes.
+#[must_use]
+pub fn tables(table: &Table) -> Vec<Object> {
+    let keys: Vec<String> = table
+        .key_names()
+        .iter()
+        .map(|k| quote(&layout::key_column(k)))
+        .collect();
+    let keys = keys.join(", ");
+    let log = layout::change_log(&table.name);
+    let mut out = vec![Object {
+        kind: "table",
+        sql: format!(
+            "CREATE TABLE {}(id INTEGER PRIMARY KEY, {keys}, type, mask, generation, stamp)",
+            quote(&log)
+        ),
+        on: log.clone(),
+        name: log,
+    }];
+    if !table.uniques.is_empty() {
+        let notes = layout::notes(&table.name);
+        out.push(Object {
+            kind: "table",
+            sql: format!(
+                "CREATE TABLE {}(id INTEGER PRIMARY KEY, {keys})",
+                quote(&notes)
+            ),
+            on: notes.clone(),
+            name: notes,
+        });
+    }
+    out
+}
+
+/// The triggers of a table. Those that are to fire first come last, since SQLite fires newer ones first.
+#[must_use]
+pub fn triggers(table: &Table, generation: i64) -> Vec<Object> {
+    let on = quote(&table.name);
+    let same_key = key_is_same(table);
+    let make = |what: &str, head: String, body: String| {
+        let name = layout::trigger(&table.name, what);
+        let sql = format!("CREATE TRIGGER {} {head} BEGIN {body} END", quote(&name));
+        Object {
+            kind: "trigger",
+            name,
+            on: table.name.clone(),
+            sql,
+        }
+    };
+    let log = |row: &str, kind: ChangeKind| {
+        insert_log(table, row, &kind.code().to_string(), "0", generation)
+    };
+    let mut out = Vec::new();
+    let notes = !table.uniques.is_empty();
+
+    let mut gone = log("OLD", ChangeKind::Delete);
+    if notes {
+        gone.push_str(&format!(
+            " DELETE FROM {} WHERE {};",
+            quote(&layout::notes(&table.name)),
+            note_is_of("OLD", table)
+        ));
+        let head = |event: &str| {
+            format!(
+                "AFTER {event} ON {on} WHEN EXISTS(SELECT 1 FROM {})",
+                quote(&layout::notes(&table.name))
+            )
+        };
+        out.push(make(
+            "insert_displaced",
+            head("INSERT"),
+            log_displaced(table, generation),
+        ));
+        out.push(make(
+            "update_displaced",
+            head("UPDATE"),
+            log_displaced(table, generation),
+        ));
+    }
+    out.push(make("delete", format!("AFTER DELETE ON {on}"), gone));
+    out.push(make(
+        "rekey",
+        format!("AFTER UPDATE ON {on} WHEN NOT ({same_key})"),
+        format!(
+            "{} {}",
+            log("OLD", ChangeKind::Delete),
+            log("NEW", ChangeKind::Whole)
+        ),
+    ));
+    out.push(make(
+        "update",
+        format!("AFTER UPDATE ON {on} WHEN {same_key}"),
+        insert_log(
+            table,
+            "NEW",
+            &update_kind(table),
+            &update_mask(table),
+            generation,
+        ),
+    ));
+    out.push(make(
+        "insert",
+        format!("AFTER INSERT ON {on}"),
+        log("NEW", ChangeKind::Whole),
+    ));
+    if notes {
+        out.push(make(
+            "insert_notes",
+            format!("BEFORE INSERT ON {on}"),
+            note_displaced(table, &not_the_new_row(table)),
+        ));
+        out.push(make(
+            "update_notes",
+            format!("BEFORE UPDATE ON {on}"),
+            note_displaced(table, &format!("NOT ({})", row_is("OLD", table))),
+        ));
+    }
+    out
+}
+
+/// The views over all change logs. A compound SELECT holds 500 terms, so many tables are gathered in groups.
+#[must_use]
+pub fn views(tables: &[&Table]) -> Vec<Object> {
+    const TERMS: usize = 400;
+    let view = |name: &str, sql: String| Object {
+        kind: "view",
+        name: name.to_owned(),
+        on: name.to_owned(),
+        sql: format!("CREATE VIEW {} AS {sql}", quote(name)),
+    };
+    let term = |t: &&Table| {
+        format!(
+            "SELECT id, {} AS table_name, CASE type WHEN {} THEN 'delete' WHEN {} THEN 'insert' ELSE 'update' END AS type FROM {} WHERE type <> {}",
+            text(&t.name),
+            ChangeKind::Delete.code(),
+            ChangeKind::Whole.code(),
+            quote(&layout::change_log(&t.name)),
+            ChangeKind::Done.code()
+        )
+    };
+    let mut out = Vec::new();
+    let mut terms: Vec<String> = tables.iter().map(term).collect();
+    if terms.is_empty() {
+        terms.push("SELECT NULL AS id, NULL AS table_name, NULL AS type WHERE 0".to_owned());
+    }
+    if terms.len() > TERMS {
+        let mut groups = Vec::new();
+        for (i, group) in terms.chunks(TERMS).enumerate() {
+            let name = format!("{}_{}", layout::GLOBAL_VIEW, i + 1);
+            groups.push(format!("SELECT id, table_name, type FROM {}", quote(&name)));
+            out.push(view(&name, group.join(" UNION ALL ")));
+        }
+        terms = groups;
+    }
+    out.push(view(layout::GLOBAL_VIEW, terms.join(" UNION ALL ")));
+    out.push(view(
+        layout::GLOBAL_VIEW_ALIAS,
+        format!(
+            "SELECT id, table_name, type FROM {}",
+            quote(layout::GLOBAL_VIEW)
+        ),
+    ));
+    out
+}
+
+/// Logs every row that is there as inserted: for a table that appears while others are captured already.
+#[must_use]
+pub fn log_all_rows(table: &Table, generation: i64) -> String {
+    let keys: Vec<String> = table.key_names().iter().map(|k| quote(k)).collect();
+    format!(
+        "INSERT INTO {} SELECT {}, {}, 0, {generation}, {STAMP} FROM {}",
+        log_columns(table),
+        keys.join(", "),
+        ChangeKind::Whole.code(),
+        quote(&table.name)
+    )
+}
+
+/// 31 random bits: a positive number of at most four bytes, measured as cheap as none.
+const STAMP: &str = "random() & 2147483647";
+
+fn log_columns(table: &Table) -> String {
+    let keys: Vec<String> = table
+        .key_names()
+        .iter()
+        .map(|k| quote(&layout::key_column(k)))
+        .collect();
+    format!(
+        "{}({}, type, mask, generation, stamp)",
+        quote(&layout::change_log(&table.name)),
+        keys.join(", ")
+    )
+}
+
+fn insert_log(table: &Table, row: &str, kind: &str, mask: &str, generation: i64) -> String {
+    let keys: Vec<String> = table
+        .key_names()
+        .iter()
+        .map(|k| format!("{row}.{}", quote(k)))
+        .collect();
+    format!(
+        "INSERT INTO {} VALUES({}, {kind}, {mask}, {generation}, {STAMP});",
+        log_columns(table),
+        keys.join(", ")
+    )
+}
+
+/// A delete for each noted row that is gone, and its note away.
+fn log_displaced(table: &Table, generation: i64) -> String {
+    let notes = quote(&layout::notes(&table.name));
+    let noted: Vec<String> = table
+        .key_names()
+        .iter()
+        .map(|k| quote(&layout::key_column(k)))
+        .collect();
+    let gone = format!(
+        "NOT EXISTS(SELECT 1 FROM {} WHERE {})",
+        quote(&table.name),
+        note_matches_row(table)
+    );
+    format!(
+        "INSERT INTO {} SELECT {}, {}, 0, {generation}, {STAMP} FROM {notes} WHERE {gone}; DELETE FROM {notes} WHERE {gone};",
+        log_columns(table),
+        noted.join(", "),
+        ChangeKind::Delete.code(),
+    )
+}
+
+/// Notes the rows that stand in the way of `NEW`.
+fn note_displaced(table: &Table, other_row: &str) -> String {
+    let notes = quote(&layout::notes(&table.name));
+    let on = quote(&table.name);
+    let noted: Vec<String> = table
+        .key_names()
+        .iter()
+        .map(|k| quote(&layout::key_column(k)))
+        .collect();
+    let keys: Vec<String> = table
+        .key_names()
+        .iter()
+        .map(|k| format!("{on}.{}", quote(k)))
+        .collect();
+    let mut out = String::new();
+    for index in &table.uniques {
+        out.push_str(&format!(
+            "INSERT INTO {notes}({}) SELECT {} FROM {on} WHERE {} AND {other_row} AND NOT EXISTS(SELECT 1 FROM {notes} WHERE {}); ",
+            noted.join(", "),
+            keys.join(", "),
+            collides_with_new(table, index),
+            note_matches_row(table)
+        ));
+    }
+    out.push_str(&format!(
+        "DELETE FROM {notes} WHERE id <= (SELECT max(id) FROM {notes}) - {NOTES_KEPT};"
+    ));
+    out
+}
+
+fn note_matches_row(table: &Table) -> String {
+    let on = quote(&table.name);
+    let notes = quote(&layout::notes(&table.name));
+    conjunction(table, |k| {
+        format!(
+            "{on}.{} = {notes}.{}",
+            quote(k),
+            quote(&layout::key_column(k))
+        )
+    })
+}
+
+fn note_is_of(row: &str, table: &Table) -> String {
+    conjunction(table, |k| {
+        format!("{} IS {row}.{}", quote(&layout::key_column(k)), quote(k))
+    })
+}
+
+fn row_is(row: &str, table: &Table) -> String {
+    let on = quote(&table.name);
+    conjunction(table, |k| {
+        format!("{on}.{} IS {row}.{}", quote(k), quote(k))
+    })
+}
+
+/// Before an insert an automatic key still reads as -1: then any row may be in the way.
+fn not_the_new_row(table: &Table) -> String {
+    let not_new = format!("NOT ({})", row_is("NEW", table));
+    match &table.key {
+        TableKey::Rowid(_) => format!(
+            "({} = -1 OR {not_new})",
+            conjunction(table, |k| format!("NEW.{}", quote(k)))
+        ),
+        TableKey::Columns(_) if table.integer_key => format!(
+            "({} = -1 OR {not_new})",
+            conjunction(table, |k| format!("NEW.{}", quote(k)))
+        ),
+        TableKey::Columns(_) => not_new,
+    }
+}
+
+fn conjunction(table: &Table, part: impl Fn(&str) -> String) -> String {
+    let parts: Vec<String> = table.key_names().iter().map(|k| part(k)).collect();
+    parts.join(" AND ")
+}
+
+fn key_is_same(table: &Table) -> String {
+    match &table.key {
+        TableKey::Rowid(name) => format!("OLD.{0} IS NEW.{0}", quote(name)),
+        TableKey::Columns(columns) => {
+            let parts: Vec<String> = columns
+                .iter()
+                .filter_map(|(i, _)| table.columns.get(*i))
+                .map(|c| format!("NOT {}", changed(c)))
+                .collect();
+            parts.join(" AND ")
+        }
+    }
+}
+
+/// Whether an update changed a column's stored value. Columns with an affinity hold equal numbers in one storage class only; a column
+/// without one can change from 1 to 1.0. (SQLite finds 0.0 and -0.0 equal: a documented limit.)
+fn changed(column: &Column) -> String {
+    let c = quote(&column.name);
+    match column.affinity {
+        Affinity::Blob => format!(
+            "(OLD.{c} IS NOT NEW.{c} COLLATE BINARY OR typeof(OLD.{c}) IS NOT typeof(NEW.{c}))"
+        ),
+        Affinity::Text | Affinity::Numeric | Affinity::Integer | Affinity::Real => {
+            format!("(OLD.{c} IS NOT NEW.{c} COLLATE BINARY)")
+        }
+    }
+}
+
+fn update_kind(table: &Table) -> String {
+    let whole = ChangeKind::Whole.code();
+    if table.is_wide() {
+        return whole.to_string();
+    }
+    let touched: Vec<String> = table
+        .unique_columns()
+        .iter()
+        .filter_map(|&i| table.columns.get(i))
+        .map(changed)
+        .collect();
+    if touched.is_empty() {
+        ChangeKind::Cells.code().to_string()
+    } else {
+        format!(
+            "CASE WHEN {} THEN {whole} ELSE {} END",
+            touched.join(" OR "),
+            ChangeKind::Cells.code()
+        )
+    }
+}
+
+fn update_mask(table: &Table) -> String {
+    if table.is_wide() {
+        return "0".to_owned();
+    }
+    let in_key = |i: usize| match &table.key {
+        TableKey::Columns(columns) => columns.iter().any(|(k, _)| *k == i),
+        TableKey::Rowid(_) => false,
+    };
+    // `|` and `<<` bind alike in SQLite, so every term has its parentheses.
+    let parts: Vec<String> = table
+        .columns
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| !in_key(*i))
+        .map(|(i, c)| {
+            if i == 0 {
+                changed(c)
+            } else {
+                format!("({} << {i})", changed(c))
+            }
+        })
+        .collect();
+    if parts.is_empty() {
+        "0".to_owned()
+    } else {
+        parts.join(" | ")
+    }
+}

@@ -1,0 +1,183 @@
+//! What is pending of each row: the local changes whose echo has not arrived, which lie on top of the fold.
+//!
+//! Invariants: read under the write lock, so nobody can add to it meanwhile; exactly what a batch carries or will carry: cells that were forgotten
+//! are not in it. Kept between transactions, so that each change-log row is read once.
+
+use std::collections::HashMap;
+
+use rusqlite::Connection;
+use smallvec::SmallVec;
+
+use super::in_flight::InFlight;
+use super::reduce::{KeyHash, hash_key, log_key, log_row, read_log_sql};
+use crate::capture::CapturedTable;
+use crate::change::operation::{ChangeKind, ColumnMask, Reduced};
+use crate::change::value::Value;
+use crate::sqlite::error::{Doing, SqliteError};
+
+/// One pending change of a row.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    id: i64,
+    stamp: u32,
+    kind: ChangeKind,
+    mask: ColumnMask,
+}
+
+/// What is pending of one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PendingRow {
+    /// All of it.
+    pub all: Reduced,
+    /// What no batch carries yet.
+    pub unsent: Option<Reduced>,
+    /// Whether a batch in flight carries some of it.
+    pub in_flight: bool,
+}
+
+/// What is pending of one table.
+#[derive(Debug, Default)]
+pub struct TablePending {
+    /// The log is read up to this id.
+    seen: i64,
+    /// Entries up to this id are done with.
+    done: i64,
+    keys: HashMap<KeyHash, SmallVec<[Entry; 1]>>,
+    /// How many keys the last sweep left.
+    swept: usize,
+}
+
+impl TablePending {
+    /// Reads what the change log has got since.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn catch_up(
+        &mut self,
+        conn: &Connection,
+        table: &CapturedTable,
+    ) -> Result<(), SqliteError> {
+        let doing = || format!("read what is pending of table \"{}\"", table.table.name);
+        let mut stmt = conn
+            .prepare_cached(&read_log_sql(table))
+            .doing_with(doing)?;
+        let mut rows = stmt.query([self.seen, i64::MAX]).doing_with(doing)?;
+        while let Some(row) = rows.next().doing_with(doing)? {
+            let Some(change) = log_row(row, table).doing_with(doing)? else {
+                continue;
+            };
+            self.seen = change.id;
+            if change.kind != ChangeKind::Done {
+                let hash = hash_key(table, log_key(row, table).doing_with(doing)?);
+                let entry = Entry {
+                    id: change.id,
+                    stamp: change.stamp,
+                    kind: change.kind,
+                    mask: change.mask,
+                };
+                self.keys.entry(hash).or_default().push(entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is pending.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// What is pending of a row.
+    #[must_use]
+    pub fn row(
+        &self,
+        table: &CapturedTable,
+        key: &[Value<'_>],
+        in_flight: &InFlight,
+    ) -> Option<PendingRow> {
+        if self.keys.is_empty() {
+            return None;
+        }
+        let name = &table.table.name;
+        let mut all: Option<Reduced> = None;
+        let mut unsent: Option<Reduced> = None;
+        let mut flying = false;
+        for e in self.live(table, key)? {
+            if !in_flight.forgotten.is_empty() && in_flight.is_forgotten(name, e.id) {
+                continue;
+            }
+            all = add(all, e);
+            if in_flight.is_sent(name, e.id, e.stamp) {
+                flying = true;
+            } else {
+                unsent = add(unsent, e);
+            }
+        }
+        all.map(|all| PendingRow {
+            all,
+            unsent,
+            in_flight: flying,
+        })
+    }
+
+    /// The ids of the pending cell changes of a row, which are to be forgotten with it.
+    #[must_use]
+    pub fn cell_changes(&self, table: &CapturedTable, key: &[Value<'_>]) -> Vec<i64> {
+        self.live(table, key)
+            .map(|entries| {
+                entries
+                    .filter(|e| e.kind == ChangeKind::Cells)
+                    .map(|e| e.id)
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+
+    fn live(
+        &self,
+        table: &CapturedTable,
+        key: &[Value<'_>],
+    ) -> Option<impl Iterator<Item = &Entry>> {
+        let hash = hash_key(table, key.iter().copied());
+        self.keys
+            .get(&hash)
+            .map(|entries| entries.iter().filter(|e| e.id > self.done))
+    }
+
+    /// The row's cell changes are forgotten.
+    pub fn forget_cells(&mut self, table: &CapturedTable, key: &[Value<'_>]) {
+        let hash = hash_key(table, key.iter().copied());
+        if let Some(entries) = self.keys.get_mut(&hash) {
+            entries.retain(|e| e.kind != ChangeKind::Cells);
+            if entries.is_empty() {
+                self.keys.remove(&hash);
+            }
+        }
+    }
+
+    /// Everything up to this id is done with. The map is swept when it has doubled since the last time, so that a long backlog is not
+    /// walked for every echo.
+    pub fn done_up_to(&mut self, id: i64) {
+        const SMALL: usize = 1024;
+        self.done = self.done.max(id);
+        if self.done >= self.seen {
+            self.keys = HashMap::new();
+            self.seen = self.done;
+            self.swept = 0;
+        } else if self.keys.len() > SMALL.max(2 * self.swept) {
+            let done = self.done;
+            self.keys.retain(|_, entries| {
+                entries.retain(|e| e.id > done);
+                !entries.is_empty()
+            });
+            self.swept = self.keys.len();
+        }
+    }
+}
+
+fn add(state: Option<Reduced>, e: &Entry) -> Option<Reduced> {
+    match state {
+        None => Reduced::first(e.kind, e.mask),
+        Some(r) => Some(r.then(e.kind, e.mask)),
+    }
+}

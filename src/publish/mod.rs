@@ -1,0 +1,3 @@
+//! The outbound way: batches, their messages, and the loop that sends them.
+
+pub mod outbox;

@@ -1,0 +1,397 @@
+//! Applying messages: one write transaction for a group of batches, in which data, change log, publishers and position move together.
+//!
+//! Invariants: the group is bounded in time, so that the app's writers are not held up, but a batch is never split; what is rolled back leaves
+//! no trace in memory; a message that cannot be applied now stops the group before it, never behind it.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::{Replica, ReplicaError};
+use crate::apply::fold::{FoldContext, FoldStats, FoldStop, fold, open_gates};
+use crate::apply::incoming::{Body, Incoming, IncomingBatch};
+use crate::apply::order::{Verdict, judge_record};
+use crate::change::position::{BatchNumber, Incarnation, Sequence, ShardId};
+use crate::changelog::retire::{Retired, retire};
+use crate::sqlite::connection;
+use crate::sqlite::error::Doing;
+use crate::state::publishers::LastTaken;
+use crate::state::{journal, node, publishers};
+
+/// How a group may be applied.
+pub struct ApplyOptions<'a> {
+    /// How long the write lock may be held before the group is cut at the next batch.
+    pub max_time: Duration,
+    /// Fold at least up to here in this transaction, even if it takes longer, and let what is in flight vanish in between.
+    pub through: Option<Sequence>,
+    /// How long to wait for the lock.
+    pub patience: Duration,
+    /// Asked while waiting for the lock.
+    pub stop: &'a dyn Fn() -> bool,
+}
+
+/// Why a group ended before its last message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stopped {
+    /// It did not, or the time was up.
+    No,
+    /// The database's lock could not be had in time.
+    Locked,
+    /// The next message waits for a change of the schema here: which, and what to do.
+    Schema(String),
+    /// The next message was written by a newer program.
+    Newer(u8),
+    /// The next message would make a change of ours vanish that is in flight: apply it together with our batch.
+    Hold(BatchNumber),
+    /// A batch under this node's id that is not ours: two daemons share an id.
+    Doubled(Incarnation),
+}
+
+/// What applying a group came to.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// How many messages are done with.
+    pub consumed: usize,
+    /// Why not all.
+    pub stopped: Stopped,
+    /// Our batches whose echo was among them.
+    pub echoes: Vec<BatchNumber>,
+    /// Batches that were taken.
+    pub batches: u64,
+    /// Messages ignored, by verdict.
+    pub ignored: HashMap<&'static str, u64>,
+    /// Dead letters written.
+    pub dead_letters: u64,
+    /// Rows and conflicts.
+    pub fold: FoldStats,
+    /// When each foreign batch that was taken had been scanned, microseconds since 1970.
+    pub scanned_at: Vec<u64>,
+    /// How long the write lock was held.
+    pub held: Duration,
+}
+
+impl Applied {
+    fn new() -> Self {
+        Self {
+            consumed: 0,
+            stopped: Stopped::No,
+            echoes: Vec::new(),
+            batches: 0,
+            ignored: HashMap::new(),
+            dead_letters: 0,
+            fold: FoldStats::default(),
+            scanned_at: Vec::new(),
+            held: Duration::ZERO,
+        }
+    }
+}
+
+impl Replica {
+    /// Applies messages of the order stream, which must follow the position.
+    ///
+    /// # Errors
+    /// SQLite's and the spool's; nothing is changed then.
+    pub fn apply(
+        &mut self,
+        messages: &[Incoming],
+        options: &ApplyOptions<'_>,
+    ) -> Result<Applied, ReplicaError> {
+        let mut count = messages.len();
+        let mut stopped = None;
+        loop {
+            let wanted = messages.get(..count).unwrap_or(messages);
+            let mut applied = Applied::new();
+            if !connection::begin_immediate(&self.conn, options.patience, options.stop)? {
+                applied.stopped = stopped.unwrap_or(Stopped::Locked);
+                return Ok(applied);
+            }
+            let since = Instant::now();
+            let outcome = self.apply_here(wanted, options, since, &mut applied);
+            applied.held = since.elapsed();
+            match outcome {
+                Ok(None) => {
+                    // What lies behind the point at which an earlier try stopped is still to be reported.
+                    if let Some(reason) = stopped.filter(|_| applied.consumed == count) {
+                        applied.stopped = reason;
+                    }
+                    return Ok(applied);
+                }
+                Ok(Some(reason)) => {
+                    connection::rollback(&self.conn);
+                    self.reload()?;
+                    count = applied.consumed;
+                    if count == 0 {
+                        let mut none = Applied::new();
+                        none.stopped = reason;
+                        return Ok(none);
+                    }
+                    stopped = Some(reason);
+                }
+                Err(e) => {
+                    connection::rollback(&self.conn);
+                    self.reload()?;
+                    return Err(e);
+                }
+            }
+        }
+    }
+
+    /// Applies inside the transaction and commits it; `Some` if the message after `applied.consumed` cannot be applied: then nothing is committed.
+    fn apply_here(
+        &mut self,
+        messages: &[Incoming],
+        options: &ApplyOptions<'_>,
+        since: Instant,
+        applied: &mut Applied,
+    ) -> Result<Option<Stopped>, ReplicaError> {
+        if connection::schema_version(&self.conn)? != self.captured.schema_version {
+            self.refresh_capture_here()?;
+        }
+        self.remove_forgotten()?;
+        let mut position = self.position;
+        let mut taken: HashMap<_, LastTaken> = HashMap::new();
+        let mut echoed = false;
+        for message in messages {
+            let must = options.through.is_some_and(|s| message.sequence <= s);
+            if applied.consumed > 0 && !must && since.elapsed() >= options.max_time {
+                break;
+            }
+            match &message.body {
+                Body::Payload => {}
+                Body::Newer(version) => return Ok(Some(Stopped::Newer(*version))),
+                Body::Unreadable { reason, bytes } => {
+                    journal::record_dead_letter(
+                        &self.conn,
+                        ShardId::ORDER,
+                        message.sequence,
+                        reason,
+                        bytes,
+                    )?;
+                    applied.dead_letters += 1;
+                }
+                Body::Batch(batch) => match judge_record(&self.publishers, &batch.record) {
+                    Verdict::Take => {
+                        if let Some(stop) =
+                            self.take(batch, message, position.folded, options, applied)?
+                        {
+                            return Ok(Some(stop));
+                        }
+                        echoed |= batch.record.node == self.me;
+                        let last = LastTaken {
+                            incarnation: batch.record.incarnation,
+                            batch: batch.record.batch,
+                            sequence: message.sequence,
+                        };
+                        self.publishers.insert(batch.record.node, last);
+                        taken.insert(batch.record.node, last);
+                        position.folded = message.sequence;
+                        applied.batches += 1;
+                    }
+                    verdict => {
+                        let name = match verdict {
+                            Verdict::Duplicate => "duplicate",
+                            Verdict::Gap => "gap",
+                            Verdict::Stale | Verdict::Take => "stale",
+                        };
+                        *applied.ignored.entry(name).or_default() += 1;
+                    }
+                },
+            }
+            position.sequence = message.sequence;
+            position.hash = message.hash;
+            applied.consumed += 1;
+        }
+        for (node, last) in taken {
+            publishers::write(&self.conn, node, last)?;
+        }
+        node::set_position(&self.conn, position)?;
+        self.conn
+            .execute_batch("COMMIT")
+            .doing("commit what was applied")?;
+        self.position = position;
+        self.in_flight.forgotten.clear();
+        self.in_flight.folded(position.sequence);
+        if echoed
+            && self
+                .in_flight
+                .batch
+                .is_some_and(|b| applied.echoes.contains(&b))
+        {
+            self.in_flight.batch = None;
+        }
+        Ok(None)
+    }
+
+    /// Takes one batch: the echo's covers out of the change log, its rows into the database.
+    fn take(
+        &mut self,
+        batch: &IncomingBatch,
+        message: &Incoming,
+        folded: Sequence,
+        options: &ApplyOptions<'_>,
+        applied: &mut Applied,
+    ) -> Result<Option<Stopped>, ReplicaError> {
+        let record = &batch.record;
+        let own = record.node == self.me;
+        let current = own && Some(record.incarnation) == self.incarnation;
+        if own
+            && !current
+            && self
+                .incarnation
+                .is_some_and(|i| record.incarnation.counter >= i.counter)
+        {
+            return Ok(Some(Stopped::Doubled(record.incarnation)));
+        }
+        if let Some(reason) = &batch.damage {
+            let bytes = crate::codec::commit::encode(record);
+            journal::record_dead_letter(
+                &self.conn,
+                ShardId::ORDER,
+                message.sequence,
+                reason,
+                &bytes,
+            )?;
+            applied.dead_letters += 1;
+        }
+        let allow_flicker = options.through.is_some();
+        // Gates open before the echo takes anything out of the change log, so that a closed one leaves all as it was.
+        {
+            let (filter, conn) = (&self.filter, &self.conn);
+            let wanted = |t: &str| filter.wants(conn, t);
+            let mut ctx = FoldContext {
+                conn,
+                captured: &self.captured,
+                wanted: &wanted,
+                in_flight: &self.in_flight,
+                pending: &mut self.pending,
+                plans: &mut self.plans,
+                me: self.me,
+                at: message.sequence,
+                allow_flicker,
+                stats: &mut applied.fold,
+            };
+            if let Err(e) = open_gates(&mut ctx, record) {
+                return stop_or_fail(e, self.in_flight.batch);
+            }
+        }
+        if own && batch.damage.is_none() {
+            self.retire(batch)?;
+        }
+        if current {
+            applied.echoes.push(record.batch);
+        } else if !own {
+            applied.scanned_at.push(record.scanned_at);
+        }
+        // An echo that directly follows what was folded when it was scanned: the database was exactly that state with these changes on top.
+        if batch.damage.is_some() || (current && record.base == folded) {
+            return Ok(None);
+        }
+        let (filter, conn) = (&self.filter, &self.conn);
+        let wanted = |t: &str| filter.wants(conn, t);
+        let mut ctx = FoldContext {
+            conn,
+            captured: &self.captured,
+            wanted: &wanted,
+            in_flight: &self.in_flight,
+            pending: &mut self.pending,
+            plans: &mut self.plans,
+            me: self.me,
+            at: message.sequence,
+            allow_flicker,
+            stats: &mut applied.fold,
+        };
+        match fold(&mut ctx, batch) {
+            Ok(()) => Ok(None),
+            Err(e) => stop_or_fail(e, self.in_flight.batch),
+        }
+    }
+
+    /// Our batch is back: what it covers is no longer pending.
+    fn retire(&mut self, batch: &IncomingBatch) -> Result<(), ReplicaError> {
+        for covers in batch.covered()? {
+            let Some(definition) = batch.record.tables.get(covers.table as usize) else {
+                continue;
+            };
+            let Some(table) = self
+                .captured
+                .table(&definition.name)
+                .filter(|t| !t.log.is_empty())
+            else {
+                continue;
+            };
+            let pending = self
+                .pending
+                .entry(table.table.name.to_ascii_lowercase())
+                .or_default();
+            match retire(&self.conn, table, &covers)? {
+                Retired::UpTo(id) => pending.done_up_to(id),
+                Retired::Some => *pending = Default::default(),
+            }
+        }
+        Ok(())
+    }
+
+    /// `replicate = false`: our batches leave the change log, nothing is folded and the position stays.
+    ///
+    /// # Errors
+    /// SQLite's; nothing is changed then.
+    pub fn apply_echoes_only(
+        &mut self,
+        messages: &[Incoming],
+        patience: Duration,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Applied, ReplicaError> {
+        let mut applied = Applied::new();
+        let ours = |m: &Incoming, me: &Self| match &m.body {
+            Body::Batch(b)
+                if b.record.node == me.me
+                    && Some(b.record.incarnation) == me.incarnation
+                    && Some(b.record.batch) == me.in_flight.batch =>
+            {
+                true
+            }
+            Body::Batch(_) | Body::Payload | Body::Unreadable { .. } | Body::Newer(_) => false,
+        };
+        if messages.iter().any(|m| ours(m, self)) {
+            if !connection::begin_immediate(&self.conn, patience, stop)? {
+                applied.stopped = Stopped::Locked;
+                return Ok(applied);
+            }
+            let done = (|| {
+                for message in messages {
+                    if let Body::Batch(batch) = &message.body
+                        && ours(message, self)
+                    {
+                        self.retire(batch)?;
+                        applied.echoes.push(batch.record.batch);
+                    }
+                }
+                self.remove_forgotten()?;
+                Ok(self
+                    .conn
+                    .execute_batch("COMMIT")
+                    .doing("commit what was sent")?)
+            })();
+            if let Err(e) = done {
+                connection::rollback(&self.conn);
+                self.reload()?;
+                return Err(e);
+            }
+            self.in_flight.forgotten.clear();
+            self.in_flight.batch = None;
+        }
+        applied.consumed = messages.len();
+        Ok(applied)
+    }
+}
+
+fn stop_or_fail(
+    stop: FoldStop,
+    in_flight: Option<BatchNumber>,
+) -> Result<Option<Stopped>, ReplicaError> {
+    match stop {
+        FoldStop::Hold => Ok(Some(Stopped::Hold(in_flight.unwrap_or_default()))),
+        FoldStop::Closed(reason) => Ok(Some(Stopped::Schema(reason))),
+        FoldStop::Sqlite(e) => Err(e.into()),
+        FoldStop::Spool(e) => Err(e.into()),
+    }
+}

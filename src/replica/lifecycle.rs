@@ -1,0 +1,270 @@
+//! Beginning and end: opening the database, taking up an incarnation, reading ahead, tidying, and removing all traces.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::filter::TableFilter;
+use super::{Replica, ReplicaError};
+use crate::apply::incoming::IncomingBatch;
+use crate::apply::order::{Verdict, judge_record};
+use crate::capture::{Captured, remove};
+use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence};
+use crate::changelog::in_flight::InFlight;
+use crate::changelog::retire;
+use crate::sqlite::connection;
+use crate::sqlite::error::{Doing, SqliteError};
+use crate::state::node;
+use crate::state::publishers::{LastTaken, Publishers};
+use crate::state::{ddl, journal, publishers};
+
+/// What to open.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// This node.
+    pub node_id: NodeId,
+    /// Capture and publish.
+    pub publish: bool,
+    /// Globs of tables to replicate.
+    pub include: Vec<String>,
+    /// Globs of tables to leave out.
+    pub exclude: Vec<String>,
+}
+
+impl Replica {
+    /// Opens the database, brings our state in it up to date and installs capture, all in one transaction. Needs no network: changes are
+    /// captured from here on, whatever the broker does.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Locked`] when `patience` ran out or `stop` said so: try again. State of a newer program, a damaged or read-only file.
+    pub fn open(
+        path: &Path,
+        options: &OpenOptions,
+        patience: Duration,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Self, ReplicaError> {
+        let conn = connection::open_writer(path)?;
+        let mut replica = Self {
+            conn,
+            path: path.to_owned(),
+            me: options.node_id,
+            database_id: String::new(),
+            filter: TableFilter::new(&options.include, &options.exclude),
+            publish: options.publish,
+            captured: Arc::new(Captured::default()),
+            in_flight: InFlight::default(),
+            pending: HashMap::new(),
+            plans: Vec::new(),
+            publishers: Publishers::new(),
+            position: node::Position::default(),
+            incarnation: None,
+            next_batch: BatchNumber(1),
+        };
+        if !connection::begin_immediate(&replica.conn, patience, stop)? {
+            return Err(ReplicaError::Locked {
+                path: path.to_owned(),
+            });
+        }
+        let opened = replica.open_here();
+        match opened.and_then(|()| {
+            Ok(replica
+                .conn
+                .execute_batch("COMMIT")
+                .doing("commit the replication state")?)
+        }) {
+            Ok(()) => Ok(replica),
+            Err(e) => {
+                connection::rollback(&replica.conn);
+                Err(e)
+            }
+        }
+    }
+
+    fn open_here(&mut self) -> Result<(), ReplicaError> {
+        ddl::migrate(&self.conn)?;
+        let fresh = format!("{:032x}", rand::random::<u128>());
+        match node::read(&self.conn)? {
+            None => node::create(&self.conn, self.me, &fresh)?,
+            Some(state) if state.node_id != self.me => {
+                tracing::warn!(
+                    was = %state.node_id, now = %self.me,
+                    "this database was node {}'s: it goes on as node {}, from the position that it has folded, and takes changes that were not published yet as its own",
+                    state.node_id, self.me
+                );
+                node::rename(&self.conn, self.me, &fresh)?;
+                node::set_incarnation(&self.conn, Incarnation::default())?;
+            }
+            Some(_) => {}
+        }
+        self.refresh_capture_here()?;
+        self.publishers = publishers::read(&self.conn)?;
+        if let Some(state) = node::read(&self.conn)? {
+            self.position = state.position;
+            self.database_id = state.database_id;
+        }
+        Ok(())
+    }
+
+    /// Takes note of a batch of ours that stands in the stream ahead of our position: what it covers is in flight, not to be sent again. `seen` is
+    /// what was taken of each publisher up to there.
+    ///
+    /// # Errors
+    /// The spool's.
+    pub fn read_ahead(
+        &mut self,
+        seen: &mut Publishers,
+        batch: &IncomingBatch,
+        at: Sequence,
+    ) -> std::io::Result<()> {
+        let record = &batch.record;
+        if judge_record(seen, record) != Verdict::Take {
+            return Ok(());
+        }
+        seen.insert(
+            record.node,
+            LastTaken {
+                incarnation: record.incarnation,
+                batch: record.batch,
+                sequence: at,
+            },
+        );
+        if record.node == self.me && batch.damage.is_none() {
+            for covers in batch.covered()? {
+                if let Some(table) = record.tables.get(covers.table as usize) {
+                    for (id, stamp) in covers.rows() {
+                        self.in_flight.add_ahead(&table.name, id, stamp, at);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The highest incarnation that this database knows of.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn stored_incarnation(&self) -> Result<u64, ReplicaError> {
+        let own = node::read(&self.conn)?.map_or(0, |s| s.incarnation.counter);
+        Ok(own.max(
+            self.publishers
+                .get(&self.me)
+                .map_or(0, |l| l.incarnation.counter),
+        ))
+    }
+
+    /// Takes up an incarnation, which must be above all that were ever seen of this node, and remembers it durably before it is used.
+    /// Call [`Replica::read_ahead`] for all of the stream afterwards, before scanning.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Locked`]; SQLite's.
+    pub fn begin_incarnation(
+        &mut self,
+        incarnation: Incarnation,
+        patience: Duration,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), ReplicaError> {
+        // An older file that a power loss leaves must not hold a lower one than the stream has seen.
+        self.conn
+            .execute_batch("PRAGMA synchronous = FULL")
+            .doing("set synchronous = FULL")?;
+        let written = (|| {
+            if !connection::begin_immediate(&self.conn, patience, stop)? {
+                return Err(ReplicaError::Locked {
+                    path: self.path.clone(),
+                });
+            }
+            node::set_incarnation(&self.conn, incarnation)?;
+            self.conn
+                .execute_batch("COMMIT")
+                .doing("commit this node's incarnation")?;
+            Ok(())
+        })();
+        if written.is_err() {
+            connection::rollback(&self.conn);
+        }
+        if connection::is_wal(&self.conn)? {
+            self.conn
+                .execute_batch("PRAGMA synchronous = NORMAL")
+                .doing("set synchronous = NORMAL")?;
+        }
+        written?;
+        self.in_flight.reset();
+        self.pending.clear();
+        self.incarnation = Some(incarnation);
+        self.next_batch = BatchNumber(1);
+        Ok(())
+    }
+
+    /// Removes what is due for removal without waiting for messages: change-log rows whose cells were forgotten, old journal entries. `Ok(false)`: the lock
+    /// could not be had in time.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn tidy(
+        &mut self,
+        patience: Duration,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<bool, SqliteError> {
+        if !connection::begin_immediate(&self.conn, patience, stop)? {
+            return Ok(false);
+        }
+        let done = self
+            .remove_forgotten()
+            .and_then(|()| journal::tidy(&self.conn))
+            .and_then(|()| self.conn.execute_batch("COMMIT").doing("commit tidying"));
+        match done {
+            Ok(()) => {
+                self.in_flight.forgotten.clear();
+                Ok(true)
+            }
+            Err(e) => {
+                connection::rollback(&self.conn);
+                Err(e)
+            }
+        }
+    }
+
+    /// Inside a write transaction: change-log rows of cells that were forgotten at a scan. The caller clears the list after the commit.
+    pub(crate) fn remove_forgotten(&mut self) -> Result<(), SqliteError> {
+        for (name, id) in &self.in_flight.forgotten {
+            if let Some(table) = self.captured.table(name) {
+                retire::remove(&self.conn, table, *id)?;
+            }
+            // Its entry, if it was read already, must go too.
+            self.pending.remove(&name.to_ascii_lowercase());
+        }
+        Ok(())
+    }
+
+    /// Whether [`Replica::tidy`] has anything pressing to do.
+    #[must_use]
+    pub fn needs_tidying(&self) -> bool {
+        !self.in_flight.forgotten.is_empty()
+    }
+
+    /// Removes everything of ours from the database. Returns how many objects went, or `None` if the lock could not be had in time.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn remove_everything(
+        &mut self,
+        patience: Duration,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<usize>, SqliteError> {
+        if !connection::begin_immediate(&self.conn, patience, stop)? {
+            return Ok(None);
+        }
+        let done = remove::remove_all(&self.conn).and_then(|n| {
+            self.conn
+                .execute_batch("COMMIT")
+                .doing("commit the removal")
+                .map(|()| n)
+        });
+        if done.is_err() {
+            connection::rollback(&self.conn);
+        }
+        done.map(Some)
+    }
+}

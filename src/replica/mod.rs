@@ -1,0 +1,260 @@
+//! A node's own side of replication: its database with capture, what is pending and in flight, and how far the stream is folded. The engine
+//! from change log to fold is plain synchronous code over SQLite: the daemon's two loops and the simulation drive the same functions.
+//!
+//! Invariants: one owner of the write connection; a scan and an application of messages never overlap; memory of the database (publishers,
+//! position) is what the last committed transaction says.
+
+pub mod filter;
+pub mod group;
+pub mod lifecycle;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::apply::plan::Plan;
+use crate::capture::{Captured, install, remove};
+use crate::change::position::{BatchNumber, Incarnation, NodeId};
+use crate::changelog::in_flight::InFlight;
+use crate::changelog::pending::TablePending;
+use crate::changelog::scan::{self, Publisher, ScanError, Scanned};
+use crate::codec::batch::{BatchWriter, Limits};
+use crate::codec::spool::Spool;
+use crate::sqlite::connection;
+use crate::sqlite::error::{Doing, SqliteError};
+use crate::state::node::{self, Position};
+use crate::state::publishers::{self, Publishers};
+use crate::state::{StateError, ddl};
+use filter::TableFilter;
+
+/// Why a replica cannot be opened or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// The state tables cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// SQLite failed.
+    #[error(transparent)]
+    Sqlite(#[from] SqliteError),
+    /// The spool failed.
+    #[error("could not read a large batch that was put aside: {0}")]
+    Spool(#[from] std::io::Error),
+    /// Somebody holds the database's lock for longer than we would wait.
+    #[error("the database {} is locked by another process", path.display())]
+    Locked {
+        /// The database.
+        path: PathBuf,
+    },
+}
+
+/// A node's database and what replication keeps of it in memory.
+pub struct Replica {
+    pub(crate) conn: Connection,
+    path: PathBuf,
+    pub(crate) me: NodeId,
+    database_id: String,
+    pub(crate) filter: TableFilter,
+    publish: bool,
+    pub(crate) captured: Arc<Captured>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) pending: HashMap<String, TablePending>,
+    pub(crate) plans: Vec<Arc<Plan>>,
+    pub(crate) publishers: Publishers,
+    pub(crate) position: Position,
+    pub(crate) incarnation: Option<Incarnation>,
+    next_batch: BatchNumber,
+}
+
+impl Replica {
+    /// This node.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.me
+    }
+
+    /// The random identity of this database.
+    #[must_use]
+    pub fn database_id(&self) -> &str {
+        &self.database_id
+    }
+
+    /// The database's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How far the order stream is folded.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// What is captured.
+    #[must_use]
+    pub fn captured(&self) -> &Arc<Captured> {
+        &self.captured
+    }
+
+    /// The last batch taken from each publisher.
+    #[must_use]
+    pub fn publishers(&self) -> &Publishers {
+        &self.publishers
+    }
+
+    /// The batch whose echo is awaited.
+    #[must_use]
+    pub fn batch_in_flight(&self) -> Option<BatchNumber> {
+        self.in_flight.batch
+    }
+
+    /// The incarnation, once begun.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation
+    }
+
+    /// Builds the next batch, if none is in flight and anything is new.
+    ///
+    /// # Errors
+    /// [`ScanError::SchemaChanged`]: call [`Replica::refresh_capture`] and scan again.
+    pub fn scan(
+        &mut self,
+        reader: &Connection,
+        limits: Limits,
+        spool: &Arc<Spool>,
+    ) -> Result<Scanned, ScanError> {
+        let Some(incarnation) = self.incarnation.filter(|_| self.publish) else {
+            return Ok(Scanned::default());
+        };
+        let publisher = Publisher {
+            node: self.me,
+            incarnation,
+            batch: self.next_batch,
+        };
+        let scanned = scan::scan(
+            reader,
+            &self.captured,
+            &mut self.in_flight,
+            publisher,
+            BatchWriter::new(limits, Arc::clone(spool)),
+        )?;
+        if scanned.batch.is_some() {
+            self.next_batch = self.next_batch.next();
+        }
+        Ok(scanned)
+    }
+
+    /// Makes capture current after a change of the schema, in a transaction of its own. `Ok(false)`: the lock could not be had in time.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn refresh_capture(
+        &mut self,
+        patience: Duration,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<bool, SqliteError> {
+        if !connection::begin_immediate(&self.conn, patience, stop)? {
+            return Ok(false);
+        }
+        let done = self.refresh_capture_here().and_then(|()| {
+            self.conn
+                .execute_batch("COMMIT")
+                .doing("commit the capture triggers")
+        });
+        if done.is_err() {
+            connection::rollback(&self.conn);
+        }
+        done.map(|()| true)
+    }
+
+    /// As [`Replica::refresh_capture`], inside a write transaction.
+    fn refresh_capture_here(&mut self) -> Result<(), SqliteError> {
+        let first = self
+            .conn
+            .query_row(
+                "SELECT NOT EXISTS(SELECT 1 FROM __harmonylite__tables)",
+                [],
+                |r| r.get(0),
+            )
+            .doing("read the captured tables")?;
+        self.plans.clear();
+        self.pending.clear();
+        let captured = if self.publish {
+            let (filter, conn) = (&self.filter, &self.conn);
+            install::refresh(conn, &|t| filter.wants(conn, t), first)?
+        } else {
+            remove::remove_capture(&self.conn)?;
+            let (filter, conn) = (&self.filter, &self.conn);
+            install::describe_only(conn, &|t| filter.wants(conn, t))?
+        };
+        for table in &captured.tables {
+            if self
+                .captured
+                .table(&table.table.name)
+                .is_some_and(|before| before.table.key != table.table.key)
+            {
+                self.in_flight.forget_table(&table.table.name);
+            }
+        }
+        for warning in captured
+            .warnings
+            .iter()
+            .filter(|w| !self.captured.warnings.contains(w))
+        {
+            tracing::warn!("{warning}");
+        }
+        for (table, reason) in captured
+            .refused
+            .iter()
+            .filter(|r| !self.captured.refused.contains(r))
+        {
+            tracing::error!(table, "this table is not replicated: {reason}");
+        }
+        self.captured = Arc::new(captured);
+        Ok(())
+    }
+
+    /// How many captured changes have not come back as an echo.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn pending_changes(&self) -> Result<u64, SqliteError> {
+        let mut sum = 0_u64;
+        for table in self.captured.tables.iter().filter(|_| self.publish) {
+            let n: i64 = self
+                .conn
+                .prepare_cached(&format!(
+                    "SELECT count(*) FROM {} WHERE type <> {}",
+                    table.log,
+                    crate::change::operation::ChangeKind::Done.code()
+                ))
+                .and_then(|mut s| s.query_row([], |r| r.get(0)))
+                .doing("count the pending changes")?;
+            sum += n.cast_unsigned();
+        }
+        Ok(sum)
+    }
+
+    /// Memory of what a transaction did that was rolled back.
+    pub(crate) fn reload(&mut self) -> Result<(), ReplicaError> {
+        self.pending.clear();
+        self.plans.clear();
+        self.publishers = publishers::read(&self.conn)?;
+        if let Some(state) = node::read(&self.conn)? {
+            self.position = state.position;
+        }
+        Ok(())
+    }
+
+    /// Whether state of ours is in the database at all.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn has_state(conn: &Connection) -> Result<bool, StateError> {
+        Ok(ddl::stored_format(conn)?.is_some())
+    }
+}

@@ -1,0 +1,30 @@
+//! Quoting, so that any name and any text is safe inside SQL.
+
+/// A name as an SQL identifier.
+#[must_use]
+pub fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Names as a comma-separated list of identifiers.
+#[must_use]
+pub fn quote_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let parts: Vec<String> = names.into_iter().map(quote).collect();
+    parts.join(", ")
+}
+
+/// A text as an SQL string literal.
+#[must_use]
+pub fn text(s: &str) -> String {
+    format!("'{}'", s.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn quotes() {
+        assert_eq!(super::quote("a\"b c"), "\"a\"\"b c\"");
+        assert_eq!(super::quote_list(["x", "select"]), "\"x\", \"select\"");
+        assert_eq!(super::text("it's"), "'it''s'");
+    }
+}

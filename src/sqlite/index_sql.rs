@@ -1,0 +1,182 @@
+//! Reads the terms and the WHERE clause out of a `CREATE INDEX` statement as text: SQLite tells the columns of an
+//! index through pragmas, but neither its expressions nor its predicate.
+//!
+//! Invariant: text is only cut at commas, parentheses and keywords that stand outside quotes and comments.
+
+/// The parts of a `CREATE [UNIQUE] INDEX` statement.
+#[derive(Debug, PartialEq, Eq)]
+pub struct IndexText {
+    /// Each term's expression, without a trailing `COLLATE name`, `ASC` or `DESC`.
+    pub terms: Vec<String>,
+    /// The WHERE clause.
+    pub predicate: Option<String>,
+}
+
+/// Cuts a statement into its parts; `None` if it is not of the expected form.
+#[must_use]
+pub fn parse(sql: &str) -> Option<IndexText> {
+    let tokens = tokens(sql)?;
+    let on = tokens.iter().position(|t| t.is_word(sql, "ON"))?;
+    let open = on + tokens.get(on..)?.iter().position(|t| t.text(sql) == "(")?;
+    let mut depth = 0_i32;
+    let mut terms = Vec::new();
+    let mut current: Vec<Token> = Vec::new();
+    let mut close = None;
+    for (i, t) in tokens.iter().enumerate().skip(open) {
+        match t.text(sql) {
+            "(" => {
+                depth += 1;
+                if depth == 1 {
+                    continue;
+                }
+            }
+            ")" => {
+                depth -= 1;
+                if depth == 0 {
+                    terms.push(term(sql, &current)?);
+                    close = Some(i);
+                    break;
+                }
+            }
+            "," if depth == 1 => {
+                terms.push(term(sql, &current)?);
+                current.clear();
+                continue;
+            }
+            _ => {}
+        }
+        current.push(*t);
+    }
+    let rest = tokens.get(close? + 1..)?;
+    let predicate = match rest.split_first() {
+        None => None,
+        Some((w, body)) if w.is_word(sql, "WHERE") => Some(span(sql, body)?.to_owned()),
+        Some(_) => return None,
+    };
+    Some(IndexText { terms, predicate })
+}
+
+/// A term without its sort order and its collation.
+fn term(sql: &str, tokens: &[Token]) -> Option<String> {
+    let mut t = tokens;
+    if let Some((last, rest)) = t.split_last()
+        && (last.is_word(sql, "ASC") || last.is_word(sql, "DESC"))
+    {
+        t = rest;
+    }
+    if let [rest @ .., collate, _name] = t
+        && collate.is_word(sql, "COLLATE")
+        && !rest.is_empty()
+    {
+        t = rest;
+    }
+    Some(span(sql, t)?.to_owned())
+}
+
+fn span<'a>(sql: &'a str, tokens: &[Token]) -> Option<&'a str> {
+    sql.get(tokens.first()?.start..tokens.last()?.end)
+}
+
+#[derive(Clone, Copy)]
+struct Token {
+    start: usize,
+    end: usize,
+}
+
+impl Token {
+    fn text(self, sql: &str) -> &str {
+        sql.get(self.start..self.end).unwrap_or("")
+    }
+
+    fn is_word(self, sql: &str, word: &str) -> bool {
+        self.text(sql).eq_ignore_ascii_case(word)
+    }
+}
+
+/// Words, quoted things and single marks; spaces and comments fall away.
+fn tokens(sql: &str) -> Option<Vec<Token>> {
+    let b = sql.as_bytes();
+    let mut out = Vec::new();
+    let mut i = 0;
+    while let Some(&c) = b.get(i) {
+        let start = i;
+        match c {
+            c if c.is_ascii_whitespace() => {
+                i += 1;
+                continue;
+            }
+            b'-' if b.get(i + 1) == Some(&b'-') => {
+                i = b
+                    .iter()
+                    .skip(i)
+                    .position(|&x| x == b'\n')
+                    .map_or(b.len(), |p| i + p);
+                continue;
+            }
+            b'/' if b.get(i + 1) == Some(&b'*') => {
+                i = sql
+                    .get(i + 2..)?
+                    .find("*/")
+                    .map_or(b.len(), |p| i + 2 + p + 2);
+                continue;
+            }
+            b'\'' | b'"' | b'`' => {
+                i += 1;
+                loop {
+                    match b.get(i) {
+                        None => return None,
+                        Some(&x) if x == c && b.get(i + 1) == Some(&c) => i += 2,
+                        Some(&x) if x == c => break,
+                        Some(_) => i += 1,
+                    }
+                }
+                i += 1;
+            }
+            b'[' => i = sql.get(i..)?.find(']').map(|p| i + p + 1)?,
+            c if c.is_ascii_alphanumeric() || c == b'_' || c == b'$' || c >= 0x80 => {
+                while b.get(i).is_some_and(|&x| {
+                    x.is_ascii_alphanumeric() || x == b'_' || x == b'$' || x >= 0x80 || x == b'.'
+                }) {
+                    i += 1;
+                }
+            }
+            _ => i += 1,
+        }
+        out.push(Token { start, end: i });
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(sql: &str) -> (Vec<String>, Option<String>) {
+        let p = parse(sql).unwrap();
+        (p.terms, p.predicate)
+    }
+
+    #[test]
+    fn cuts_terms_and_predicate() {
+        assert_eq!(
+            parts(
+                "CREATE UNIQUE INDEX \"i, (x)\" ON t(a, lower(b || ',)') COLLATE nocase DESC, [c d] ASC) WHERE a > 1 AND b IN ('x', 'y')"
+            ),
+            (
+                vec!["a".into(), "lower(b || ',)')".into(), "[c d]".into()],
+                Some("a > 1 AND b IN ('x', 'y')".into())
+            )
+        );
+        assert_eq!(
+            parts("create unique index i on \"on(\" ( -- it's, x\n a /* , */ , b)"),
+            (vec!["a".into(), "b".into()], None)
+        );
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        assert_eq!(parse("CREATE TABLE t(a)"), None);
+        assert_eq!(parse("CREATE INDEX i ON t(a) USING x"), None);
+        assert_eq!(parse("CREATE INDEX i ON t('a"), None);
+    }
+}

@@ -1,0 +1,329 @@
+//! Reads the application's schema: which tables there are, and what replication needs to know of each.
+//!
+//! Invariants: virtual tables, their shadow tables, views, `sqlite_*` and our own tables are never among them; a
+//! table that cannot be replicated is named with its reason, never dropped in silence.
+
+use rusqlite::Connection;
+
+use super::error::{Doing, SqliteError};
+use super::ident::quote;
+use super::index_sql;
+use crate::change::key::Collation;
+use crate::change::table::{Affinity, Column, IndexTerm, Table, TableKey, UniqueIndex};
+
+/// What every object of ours begins with.
+pub const OWN_PREFIX: &str = "__harmonylite__";
+
+/// The schema at one version.
+#[derive(Debug, Clone, Default)]
+pub struct Schema {
+    /// SQLite's schema version that this was read at.
+    pub version: i64,
+    /// Tables that can be replicated, by name.
+    pub tables: Vec<Table>,
+    /// Tables that cannot, with the reason.
+    pub refused: Vec<(String, String)>,
+    /// Things that work but that the operator should know.
+    pub warnings: Vec<String>,
+}
+
+impl Schema {
+    /// The table of this name; SQLite's names ignore the case of ASCII letters.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<&Table> {
+        self.tables
+            .iter()
+            .find(|t| t.name.eq_ignore_ascii_case(name))
+    }
+}
+
+/// Reads the schema of `main`. Call it inside a transaction when it must fit other reads.
+///
+/// # Errors
+/// SQLite's.
+pub fn read_schema(conn: &Connection) -> Result<Schema, SqliteError> {
+    let version = super::connection::schema_version(conn)?;
+    let mut schema = Schema {
+        version,
+        ..Schema::default()
+    };
+    let mut stmt = conn
+        .prepare_cached("SELECT name, wr, strict FROM pragma_table_list WHERE schema = 'main' AND type = 'table' ORDER BY name")
+        .doing("list the tables")?;
+    let names: Vec<(String, bool, bool)> = stmt
+        .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+        .and_then(Iterator::collect)
+        .doing("list the tables")?;
+    for (name, without_rowid, strict) in names {
+        let lower = name.to_ascii_lowercase();
+        if lower.starts_with("sqlite_") || lower.starts_with(OWN_PREFIX) {
+            continue;
+        }
+        match read_table(conn, &name, without_rowid, strict, &mut schema.warnings)? {
+            Ok(table) => schema.tables.push(table),
+            Err(reason) => schema.refused.push((name, reason)),
+        }
+    }
+    Ok(schema)
+}
+
+struct RawColumn {
+    name: String,
+    declared: String,
+    not_null: bool,
+    default: Option<String>,
+    key_place: i64,
+    generated: bool,
+}
+
+fn read_table(
+    conn: &Connection,
+    name: &str,
+    without_rowid: bool,
+    strict: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Result<Table, String>, SqliteError> {
+    let raw = read_columns(conn, name)?;
+    let stored: Vec<&RawColumn> = raw.iter().filter(|c| !c.generated).collect();
+    let columns: Vec<Column> = stored
+        .iter()
+        .map(|c| Column {
+            name: c.name.clone(),
+            affinity: Affinity::of_declared(&c.declared, strict),
+            not_null: c.not_null,
+            default: c.default.clone(),
+        })
+        .collect();
+    let position = |column: &str| {
+        columns
+            .iter()
+            .position(|c| c.name.eq_ignore_ascii_case(column))
+    };
+    let mut key_columns: Vec<(i64, usize)> = stored
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| c.key_place > 0)
+        .map(|(i, c)| (c.key_place, i))
+        .collect();
+    key_columns.sort_unstable();
+
+    let mut uniques = Vec::new();
+    let mut key_index: Option<Vec<(Option<String>, String)>> = None;
+    for index in read_indexes(conn, name)? {
+        if !index.unique {
+            continue;
+        }
+        let terms = read_index_terms(conn, &index.name)?;
+        if index.origin == "pk" {
+            key_index = Some(terms);
+            continue;
+        }
+        let text = index.sql.as_deref().and_then(index_sql::parse);
+        if index.sql.is_some() && text.as_ref().is_none_or(|t| t.terms.len() != terms.len()) {
+            return Ok(Err(format!(
+                "its UNIQUE index \"{}\" has a definition that we cannot read",
+                index.name
+            )));
+        }
+        let terms = terms
+            .into_iter()
+            .enumerate()
+            .map(|(i, (column, collation))| {
+                let written = text.as_ref().and_then(|t| t.terms.get(i)).cloned();
+                let stored = column.as_deref().and_then(position);
+                let sql = match (&column, written) {
+                    (Some(c), _) => quote(c),
+                    (None, Some(w)) => format!("({w})"),
+                    (None, None) => String::new(),
+                };
+                IndexTerm {
+                    column: stored,
+                    sql,
+                    collation,
+                }
+            })
+            .collect();
+        uniques.push(UniqueIndex {
+            name: index.name,
+            terms,
+            predicate: text.and_then(|t| t.predicate),
+        });
+    }
+
+    let integer_key = !key_columns.is_empty() && key_index.is_none() && !without_rowid;
+    let key = if key_columns.is_empty() {
+        let hidden = |n: &str| raw.iter().any(|c| c.name.eq_ignore_ascii_case(n));
+        match ["rowid", "_rowid_", "oid"].into_iter().find(|n| !hidden(n)) {
+            Some(rowid) => {
+                warnings.push(format!(
+                    "table \"{name}\" has no primary key: its rows are known by their rowid, which a plain VACUUM may change and which two nodes choose alike; give it a primary key"
+                ));
+                TableKey::Rowid(rowid)
+            }
+            None => return Ok(Err("it has no primary key, and columns named rowid, _rowid_ and oid hide its rowid; give it a primary key".to_owned())),
+        }
+    } else {
+        let mut key = Vec::new();
+        for (_, column) in key_columns {
+            let collation = match &key_index {
+                None => "BINARY",
+                Some(terms) => {
+                    let c = columns.get(column).map_or("", |c| c.name.as_str());
+                    terms
+                        .iter()
+                        .find(|(n, _)| n.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(c)))
+                        .map_or("BINARY", |(_, coll)| coll.as_str())
+                }
+            };
+            match Collation::from_name(collation) {
+                Some(c) => key.push((column, c)),
+                None => {
+                    return Ok(Err(format!(
+                        "its primary key uses the collation \"{collation}\", which only the application has"
+                    )));
+                }
+            }
+        }
+        TableKey::Columns(key)
+    };
+    for index in &uniques {
+        if let Some(t) = index
+            .terms
+            .iter()
+            .find(|t| Collation::from_name(&t.collation).is_none())
+        {
+            return Ok(Err(format!(
+                "its UNIQUE index \"{}\" uses the collation \"{}\", which only the application has",
+                index.name, t.collation
+            )));
+        }
+    }
+    Ok(Ok(Table {
+        name: name.to_owned(),
+        columns,
+        key,
+        integer_key,
+        uniques,
+    }))
+}
+
+fn read_columns(conn: &Connection, table: &str) -> Result<Vec<RawColumn>, SqliteError> {
+    let mut stmt = conn
+        .prepare_cached("SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1, 'main') ORDER BY cid")
+        .doing("list the columns")?;
+    stmt.query_map([table], |r| {
+        let hidden: i64 = r.get(5)?;
+        Ok(RawColumn {
+            name: r.get(0)?,
+            declared: r.get(1)?,
+            not_null: r.get(2)?,
+            default: r.get(3)?,
+            key_place: r.get(4)?,
+            generated: hidden != 0,
+        })
+    })
+    .and_then(Iterator::collect)
+    .doing_with(|| format!("list the columns of table \"{table}\""))
+}
+
+struct RawIndex {
+    name: String,
+    unique: bool,
+    origin: String,
+    sql: Option<String>,
+}
+
+fn read_indexes(conn: &Connection, table: &str) -> Result<Vec<RawIndex>, SqliteError> {
+    let mut stmt = conn
+        .prepare_cached(
+            "SELECT l.name, l.\"unique\", l.origin, s.sql FROM pragma_index_list(?1, 'main') AS l LEFT JOIN main.sqlite_schema AS s ON s.type = 'index' AND s.name = l.name ORDER BY l.name",
+        )
+        .doing("list the indexes")?;
+    stmt.query_map([table], |r| {
+        Ok(RawIndex {
+            name: r.get(0)?,
+            unique: r.get(1)?,
+            origin: r.get(2)?,
+            sql: r.get(3)?,
+        })
+    })
+    .and_then(Iterator::collect)
+    .doing_with(|| format!("list the indexes of table \"{table}\""))
+}
+
+/// Each key term's column name (none for an expression) and collation.
+fn read_index_terms(
+    conn: &Connection,
+    index: &str,
+) -> Result<Vec<(Option<String>, String)>, SqliteError> {
+    let mut stmt = conn
+        .prepare_cached(
+            "SELECT name, coll FROM pragma_index_xinfo(?1, 'main') WHERE key = 1 ORDER BY seqno",
+        )
+        .doing("read an index")?;
+    stmt.query_map([index], |r| Ok((r.get(0)?, r.get(1)?)))
+        .and_then(Iterator::collect)
+        .doing_with(|| format!("read the index \"{index}\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema(sql: &str) -> Schema {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(sql).unwrap();
+        read_schema(&conn).unwrap()
+    }
+
+    #[test]
+    fn keys() {
+        let s = schema(
+            "CREATE TABLE a(id INTEGER PRIMARY KEY, x); CREATE TABLE b(k TEXT PRIMARY KEY COLLATE NOCASE, x) WITHOUT ROWID;
+             CREATE TABLE c(x, y, PRIMARY KEY(y, x)); CREATE TABLE d(x); CREATE TABLE e(rowid, _rowid_, oid);
+             CREATE TABLE f(id INTEGER PRIMARY KEY DESC); CREATE VIEW v AS SELECT 1; CREATE TABLE __harmonylite__x(a);
+             CREATE VIRTUAL TABLE ft USING fts5(body);",
+        );
+        let names: Vec<&str> = s.tables.iter().map(|t| t.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "c", "d", "f"]);
+        assert!(s.table("A").unwrap().integer_key);
+        assert_eq!(
+            s.table("b").unwrap().key,
+            TableKey::Columns(vec![(0, Collation::NoCase)])
+        );
+        assert_eq!(
+            s.table("c").unwrap().key,
+            TableKey::Columns(vec![(1, Collation::Binary), (0, Collation::Binary)])
+        );
+        assert_eq!(s.table("d").unwrap().key, TableKey::Rowid("rowid"));
+        assert!(!s.table("f").unwrap().integer_key);
+        assert_eq!(s.refused.len(), 1);
+    }
+
+    #[test]
+    fn uniques_and_generated_columns() {
+        let s = schema(
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT UNIQUE, g AS (a || 'x') STORED, b, c);
+             CREATE UNIQUE INDEX p ON t(b COLLATE NOCASE, c) WHERE b > 0; CREATE UNIQUE INDEX e ON t(lower(c)); CREATE INDEX n ON t(b);
+             CREATE UNIQUE INDEX gi ON t(g);",
+        );
+        let t = s.table("t").unwrap();
+        assert_eq!(
+            t.columns
+                .iter()
+                .map(|c| c.name.as_str())
+                .collect::<Vec<_>>(),
+            ["id", "a", "b", "c"]
+        );
+        assert_eq!(
+            t.unique_definitions(),
+            [
+                "(\"a\" COLLATE BINARY)",
+                "(\"b\" COLLATE NOCASE, \"c\" COLLATE BINARY) WHERE b > 0",
+                "(\"g\" COLLATE BINARY)",
+                "((lower(c)) COLLATE BINARY)"
+            ]
+        );
+        assert_eq!(t.unique_columns(), [0, 1, 2, 3]);
+    }
+}

@@ -1,0 +1,10 @@
+//! Everything that talks to SQLite itself: connections, schema, identifiers, values. The database file is
+//! only ever touched through SQLite (P11).
+
+pub mod connection;
+pub mod error;
+pub mod ident;
+pub mod index_sql;
+pub mod introspect;
+pub mod row_sql;
+pub mod value;

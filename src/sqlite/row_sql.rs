@@ -1,0 +1,64 @@
+//! Statements that reach one row by its key.
+
+use super::ident::quote;
+use crate::change::table::{Table, TableKey};
+
+/// Condition that a row has the key in the parameters from `first` on, compared as the key's index compares.
+#[must_use]
+pub fn key_is(table: &Table, first: usize) -> String {
+    let parts: Vec<String> = match &table.key {
+        TableKey::Rowid(name) => vec![format!("{} = ?{first}", quote(name))],
+        TableKey::Columns(columns) if table.integer_key => columns
+            .iter()
+            .filter_map(|(i, _)| table.columns.get(*i))
+            .map(|c| format!("{} = ?{first}", quote(&c.name)))
+            .collect(),
+        TableKey::Columns(columns) => columns
+            .iter()
+            .enumerate()
+            .filter_map(|(n, (i, collation))| {
+                table.columns.get(*i).map(|c| {
+                    format!(
+                        "{} = ?{} COLLATE {}",
+                        quote(&c.name),
+                        first + n,
+                        collation.name()
+                    )
+                })
+            })
+            .collect(),
+    };
+    parts.join(" AND ")
+}
+
+/// The names of all values of a whole row: before the columns the rowid, where that is the key.
+#[must_use]
+pub fn whole_names(table: &Table) -> Vec<String> {
+    let mut names = Vec::with_capacity(table.columns.len() + 1);
+    if let TableKey::Rowid(name) = &table.key {
+        names.push(quote(name));
+    }
+    names.extend(table.columns.iter().map(|c| quote(&c.name)));
+    names
+}
+
+/// Reads a whole row.
+#[must_use]
+pub fn select_whole(table: &Table) -> String {
+    format!(
+        "SELECT {} FROM {} WHERE {}",
+        whole_names(table).join(", "),
+        quote(&table.name),
+        key_is(table, 1)
+    )
+}
+
+/// Deletes a row.
+#[must_use]
+pub fn delete(table: &Table) -> String {
+    format!(
+        "DELETE FROM {} WHERE {}",
+        quote(&table.name),
+        key_is(table, 1)
+    )
+}

@@ -1,0 +1,69 @@
+//! The tables of our state, and their migration from older formats.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::StateError;
+use crate::sqlite::error::Doing;
+
+/// The format that this program writes. Raise it with a step in [`migrate`] and a golden file in `tests/golden`.
+pub const FORMAT: i64 = 1;
+
+/// What format 1 consists of. Node ids are text, since they are unsigned and SQLite's integers are not.
+const FORMAT_1: &str = "
+CREATE TABLE __harmonylite__node(
+  id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NULL, node_id TEXT NOT NULL, database_id TEXT NOT NULL, cluster_id TEXT,
+  history TEXT, incarnation INTEGER NOT NULL, nonce INTEGER NOT NULL, position INTEGER NOT NULL, position_hash INTEGER NOT NULL,
+  folded INTEGER NOT NULL);
+CREATE TABLE __harmonylite__publishers(
+  node_id TEXT PRIMARY KEY, incarnation INTEGER NOT NULL, nonce INTEGER NOT NULL, batch INTEGER NOT NULL, sequence INTEGER NOT NULL);
+CREATE TABLE __harmonylite__tables(table_name TEXT PRIMARY KEY, generation INTEGER NOT NULL, columns TEXT NOT NULL, key TEXT NOT NULL);
+CREATE TABLE __harmonylite__conflicts(
+  id INTEGER PRIMARY KEY, time TEXT NOT NULL, table_name TEXT NOT NULL, key TEXT NOT NULL, column_name TEXT NOT NULL, losing_value,
+  losing_node TEXT NOT NULL, winning_node TEXT NOT NULL, position INTEGER NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE __harmonylite__dead_letters(
+  id INTEGER PRIMARY KEY, time TEXT NOT NULL, shard INTEGER NOT NULL, sequence INTEGER NOT NULL, reason TEXT NOT NULL, bytes BLOB NOT NULL);
+";
+
+/// The format in the database; `None` where there is no state of ours.
+///
+/// # Errors
+/// SQLite's.
+pub fn stored_format(conn: &Connection) -> Result<Option<i64>, StateError> {
+    let there: Option<i64> = conn
+        .query_row("SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = '__harmonylite__node'", [], |r| r.get(0))
+        .optional()
+        .doing("look for the replication state")?;
+    if there.is_none() {
+        return Ok(None);
+    }
+    Ok(conn
+        .query_row(
+            "SELECT format FROM __harmonylite__node WHERE id = 1",
+            [],
+            |r| r.get(0),
+        )
+        .optional()
+        .doing("read the format of the replication state")?)
+}
+
+/// Makes the state tables, or brings older ones up to date. Call it inside a write transaction.
+///
+/// # Errors
+/// [`StateError::Newer`] for state of a newer program; SQLite's.
+pub fn migrate(conn: &Connection) -> Result<(), StateError> {
+    match stored_format(conn)? {
+        None => Ok(conn
+            .execute_batch(FORMAT_1)
+            .doing("make the tables of the replication state")?),
+        Some(FORMAT) => Ok(()),
+        Some(found) if found > FORMAT => Err(StateError::Newer {
+            found,
+            known: FORMAT,
+        }),
+        // There is no older format than 1 yet; a number below it was written by nobody.
+        Some(found) => Err(StateError::Newer {
+            found,
+            known: FORMAT,
+        }),
+    }
+}
