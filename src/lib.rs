@@ -11,4 +11,5 @@
 )]
 
 pub mod change;
+pub mod cli;
 pub mod config;
