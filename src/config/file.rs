@@ -217,4 +217,42 @@ mod tests {
                 .any(|known| known == "snapshot.webdav")
         );
     }
+
+    #[test]
+    fn the_example_and_the_documentation_hold_every_key_with_the_same_default() {
+        let example = include_str!("../../config.example.toml");
+        let documentation = include_str!("../../docs/configuration.md");
+        let mut section = String::new();
+        let mut shown = Vec::new();
+        for line in example.lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                section = format!("{}.", name.trim_end_matches(']'));
+            }
+            // The one key whose default depends on the machine is commented out.
+            let line = line
+                .strip_prefix("# ")
+                .filter(|line| line.starts_with("node_id = "))
+                .unwrap_or(line);
+            let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#'))
+            else {
+                continue;
+            };
+            let key = format!("{section}{key}");
+            let default = match key.as_str() {
+                "db_path" => "required".to_owned(),
+                "node_id" => "from the machine".to_owned(),
+                _ => format!("`{value}`"),
+            };
+            let row = format!("| `{key}` | {default} | ");
+            assert!(
+                documentation.contains(&row),
+                "docs/configuration.md lacks: {row}"
+            );
+            shown.push(key);
+        }
+        shown.sort();
+        let mut known = KnownKeys::list().keys;
+        known.sort();
+        assert_eq!(shown, known);
+    }
 }
