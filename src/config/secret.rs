@@ -1,8 +1,8 @@
 //! Values that must never reach a log, an error or a metric.
 //!
 //! Invariant: neither `Debug` nor `Display` of a [`Secret`], nor `Debug` of a structure of this module that
-//! holds URLs with logins, shows the hidden part. Only [`Secret::expose`] does, so a search for its name
-//! finds every place where a secret leaves.
+//! holds URLs with logins, shows the hidden part. Code that must send it takes it through [`Secret::expose`], so
+//! that a search for that name finds every place where a secret leaves.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::NatsConfig;
 
 /// A value that must never reach a log, an error or a metric.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(pub String);
 
 impl Secret {
     /// Hides `value`.
