@@ -14,6 +14,7 @@ pub mod apply;
 pub mod capture;
 pub mod change;
 pub mod changelog;
+pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod publish;

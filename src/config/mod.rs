@@ -4,25 +4,32 @@
 //! either used, or named at start as not built yet, or refused; a secret is a [`Secret`], whose `Debug`
 //! and `Display` never show it.
 
+mod address;
+mod defaults;
+mod fault;
+mod file;
+mod load;
+mod names;
+mod nearest;
+mod node_id;
+mod notice;
+mod parse;
+mod peer_url;
+mod secret;
+mod validate;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A value that must never reach a log, an error or a metric.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_empty() {
-            "(not set)"
-        } else {
-            "(secret)"
-        })
-    }
-}
+pub use address::{AddressProblem, ListenAddress};
+pub use fault::{ConfigErrors, Fault, FaultKind, Origin};
+pub use load::{Loaded, Overrides};
+pub use nearest::nearest;
+pub use peer_url::{LeafUrl, Login, PeerUrl, UrlProblem};
+pub use secret::Secret;
 
 /// Everything the daemon and the commands need to know, checked and with defaults filled in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The SQLite database beside which we run.
     pub db_path: PathBuf,
@@ -59,7 +66,7 @@ pub struct Config {
 }
 
 /// `[replication_log]`: the JetStream streams.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicationLogConfig {
     /// Number of streams.
     pub shards: u64,
@@ -80,7 +87,7 @@ pub struct ReplicationLogConfig {
 }
 
 /// `[replication]`: which tables, and which triggers fire for other nodes' changes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReplicationConfig {
     /// Globs of tables to replicate; empty: all.
     pub include: Vec<String>,
@@ -91,7 +98,7 @@ pub struct ReplicationConfig {
 }
 
 /// `[snapshot]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotConfig {
     /// Whether snapshots are taken and restored.
     pub enabled: bool,
@@ -131,7 +138,7 @@ pub enum SnapshotStore {
 }
 
 /// `[snapshot.s3]`
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct S3Config {
     /// Host and port, without scheme as in the Go program, or a URL.
     pub endpoint: String,
@@ -154,9 +161,9 @@ pub struct S3Config {
 }
 
 /// `[nats]` and the flags about clustering.
-#[derive(Debug, Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct NatsConfig {
-    /// Servers to use; empty: run the managed server.
+    /// Servers to use, `nats://` or `tls://`; empty: run the managed server. May hold logins, which `Debug` leaves out.
     pub urls: Vec<String>,
     /// Subject prefix of the shards.
     pub subject_prefix: String,
@@ -189,13 +196,13 @@ pub struct NatsConfig {
     /// `-cluster-addr`: where the managed server listens for routes.
     pub cluster_addr: Option<String>,
     /// `-cluster-peers`: routes, `nats://` or `dns://`.
-    pub cluster_peers: Vec<String>,
+    pub cluster_peers: Vec<PeerUrl>,
     /// `-leaf-servers`: leaf-node remotes.
-    pub leaf_servers: Vec<String>,
+    pub leaf_servers: Vec<LeafUrl>,
 }
 
 /// `[logging]`
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoggingConfig {
     /// Debug level.
     pub verbose: bool,
@@ -214,7 +221,7 @@ pub enum LogFormat {
 }
 
 /// `[prometheus]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrometheusConfig {
     /// Serve `/metrics`.
     pub enable: bool,
@@ -227,7 +234,7 @@ pub struct PrometheusConfig {
 }
 
 /// `[health_check]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheckConfig {
     /// Serve the health endpoint.
     pub enable: bool,

@@ -1,0 +1,6 @@
+//! The command line: flags, commands, exit codes.
+
+pub mod args;
+pub mod exit;
+mod flags;
+pub mod usage;

@@ -1,0 +1,89 @@
+//! From what a file and the flags say to a checked [`Config`]: ranges, names, URLs, files, and what excludes what.
+//!
+//! Invariants: everything is checked and every fault kept, none hides another; nothing is bound, opened for
+//! writing or asked over the network. A value at fault leaves the default in place, so that later checks go on.
+
+mod checker;
+mod listeners;
+mod log;
+mod nats;
+mod root;
+mod snapshot;
+
+use super::file::FileConfig;
+use super::parse::Source;
+use super::{Config, Fault, LogFormat, Overrides};
+use checker::Checker;
+
+/// Fills `config`, which holds the defaults, with what `file` and `overrides` say; gives back every fault.
+pub(super) fn fill(
+    config: &mut Config,
+    file: FileConfig,
+    overrides: &Overrides,
+    source: &Source,
+) -> Vec<Fault> {
+    let mut check = Checker::new(source);
+    let FileConfig {
+        db_path,
+        seq_map_path,
+        node_id,
+        publish,
+        replicate,
+        scan_max_changes,
+        cleanup_interval,
+        sleep_timeout,
+        polling_interval,
+        replication_log,
+        replication,
+        snapshot,
+        nats,
+        logging,
+        prometheus,
+        health_check,
+    } = file;
+    root::paths(&mut check, db_path, seq_map_path, overrides, config);
+    root::node_id(&mut check, node_id, overrides, config);
+    check.set(publish, &mut config.publish);
+    check.set(replicate, &mut config.replicate);
+    check.number(
+        "scan_max_changes",
+        scan_max_changes,
+        // Past a million rows a step no longer bounds anything.
+        1..=1_000_000,
+        &mut config.scan_max_changes,
+    );
+    check.millis(
+        "cleanup_interval",
+        cleanup_interval,
+        100..=checker::DAY_MS,
+        &mut config.cleanup_interval,
+    );
+    check.millis(
+        "sleep_timeout",
+        sleep_timeout,
+        0..=checker::YEAR_MS,
+        &mut config.sleep_timeout,
+    );
+    check.millis(
+        "polling_interval",
+        polling_interval,
+        0..=checker::DAY_MS,
+        &mut config.polling_interval,
+    );
+    log::replication_log(&mut check, replication_log, &mut config.replication_log);
+    log::replication(&mut check, replication, &mut config.replication);
+    snapshot::snapshot(&mut check, snapshot, &mut config.snapshot);
+    nats::nats(&mut check, nats, overrides, &mut config.nats);
+    check.set(logging.verbose, &mut config.logging.verbose);
+    check.word(
+        "logging.format",
+        logging.format,
+        &[("console", LogFormat::Console), ("json", LogFormat::Json)],
+        "\"console\" or \"json\"",
+        &mut config.logging.format,
+    );
+    listeners::prometheus(&mut check, prometheus, &mut config.prometheus);
+    listeners::health_check(&mut check, health_check, &mut config.health_check);
+    listeners::collisions(&mut check, config);
+    check.faults
+}

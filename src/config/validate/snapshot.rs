@@ -1,0 +1,284 @@
+//! `[snapshot]` and its stores. What is set for a store is checked even where another one is chosen; what a
+//! store needs is asked for only where it is chosen.
+
+use std::path::PathBuf;
+
+use url::Url;
+
+use super::checker::{Checker, DAY_MS, YEAR_MS, given};
+use super::log::REPLICAS;
+use crate::config::file::{Snapshot, SnapshotS3};
+use crate::config::names::is_stream_prefix;
+use crate::config::peer_url::host;
+use crate::config::{FaultKind, S3Config, Secret, SnapshotConfig, SnapshotStore, UrlProblem};
+
+const WEBDAV_EXAMPLE: &str = "https://HOST/PATH?dir=/snapshots&login=USER&secret=PASSWORD";
+const SFTP_EXAMPLE: &str = "sftp://USER:PASSWORD@HOST:PORT/PATH";
+const S3_EXAMPLE: &str = "HOST:PORT or https://HOST:PORT";
+
+pub(super) fn snapshot(check: &mut Checker<'_>, file: Snapshot, config: &mut SnapshotConfig) {
+    let Snapshot {
+        enabled,
+        interval,
+        leader_ttl,
+        store,
+        nats,
+        s3,
+        webdav,
+        sftp,
+        file,
+    } = file;
+    check.set(enabled, &mut config.enabled);
+    check.millis(
+        "snapshot.interval",
+        interval,
+        0..=YEAR_MS,
+        &mut config.interval,
+    );
+    // Below a second a lease ends while it is being renewed.
+    check.millis(
+        "snapshot.leader_ttl",
+        leader_ttl,
+        1_000..=DAY_MS,
+        &mut config.leader_ttl,
+    );
+    check.word(
+        "snapshot.store",
+        store,
+        &[
+            ("nats", SnapshotStore::Nats),
+            ("s3", SnapshotStore::S3),
+            ("webdav", SnapshotStore::WebDav),
+            ("sftp", SnapshotStore::Sftp),
+            ("file", SnapshotStore::File),
+        ],
+        "\"nats\", \"s3\", \"webdav\", \"sftp\" or \"file\"",
+        &mut config.store,
+    );
+    check.number(
+        "snapshot.nats.replicas",
+        nats.replicas,
+        REPLICAS,
+        &mut config.nats_replicas,
+    );
+    check.name(
+        "snapshot.nats.bucket",
+        given(nats.bucket),
+        is_stream_prefix,
+        "use letters, digits, - and _ only",
+        &mut config.nats_bucket,
+    );
+    bucket(check, s3, &mut config.s3);
+    url(
+        check,
+        "snapshot.webdav.url",
+        webdav.url,
+        webdav_problem,
+        WEBDAV_EXAMPLE,
+        &mut config.webdav_url,
+    );
+    url(
+        check,
+        "snapshot.sftp.url",
+        sftp.url,
+        sftp_problem,
+        SFTP_EXAMPLE,
+        &mut config.sftp_url,
+    );
+    if let Some(path) = given(file.path).map(PathBuf::from) {
+        // Never created by us: a share that is not mounted must not be filled in below its mount point.
+        check.folder(check.source.origin("snapshot.file.path"), &path);
+        config.file_path = path;
+    }
+    if config.enabled {
+        needs(check, config);
+    }
+}
+
+/// What the chosen store cannot do without.
+fn needs(check: &mut Checker<'_>, config: &SnapshotConfig) {
+    let (key, is_set, remedy) = match config.store {
+        SnapshotStore::Nats => return,
+        SnapshotStore::S3 => (
+            "snapshot.s3.bucket",
+            !config.s3.bucket.is_empty(),
+            "store = \"s3\" needs the bucket's name",
+        ),
+        SnapshotStore::WebDav => (
+            "snapshot.webdav.url",
+            !config.webdav_url.is_empty(),
+            "store = \"webdav\" needs https://HOST/PATH?dir=/snapshots&login=USER&secret=PASSWORD",
+        ),
+        SnapshotStore::Sftp => (
+            "snapshot.sftp.url",
+            !config.sftp_url.is_empty(),
+            "store = \"sftp\" needs sftp://USER:PASSWORD@HOST:PORT/PATH",
+        ),
+        SnapshotStore::File => (
+            "snapshot.file.path",
+            !config.file_path.as_os_str().is_empty(),
+            "store = \"file\" needs the path of a folder",
+        ),
+    };
+    if !is_set && !check.is_at_fault(key) {
+        check.fault(key, FaultKind::Missing { remedy });
+    }
+}
+
+fn bucket(check: &mut Checker<'_>, file: SnapshotS3, config: &mut S3Config) {
+    let SnapshotS3 {
+        endpoint,
+        path,
+        bucket,
+        use_ssl,
+        access_key,
+        secret,
+        session_token,
+        region,
+        force_path_style,
+    } = file;
+    check.set(use_ssl, &mut config.use_ssl);
+    if let Some(endpoint) = given(endpoint) {
+        match endpoint_problem(&endpoint) {
+            Some(problem) => {
+                let (entry, example) = (None, S3_EXAMPLE);
+                let kind = FaultKind::Url {
+                    entry,
+                    problem,
+                    example,
+                };
+                check.fault("snapshot.s3.endpoint", kind);
+            }
+            None if config.use_ssl && endpoint.starts_with("http://") => {
+                let other = "an endpoint that begins with http://";
+                check.fault("snapshot.s3.use_ssl", FaultKind::Conflict { other });
+            }
+            None => {}
+        }
+        config.endpoint = endpoint;
+    }
+    check.set(path, &mut config.path);
+    check.name(
+        "snapshot.s3.bucket",
+        given(bucket),
+        is_bucket,
+        "use 3 to 63 letters, digits, dots, - and _",
+        &mut config.bucket,
+    );
+    check.set(region, &mut config.region);
+    check.set(force_path_style, &mut config.force_path_style);
+    config.access_key = Secret::new(access_key.unwrap_or_default());
+    config.secret = Secret::new(secret.unwrap_or_default());
+    config.session_token = Secret::new(session_token.unwrap_or_default());
+    let pairs = [
+        (
+            "snapshot.s3.access_key",
+            &config.access_key,
+            "snapshot.s3.secret",
+            &config.secret,
+        ),
+        (
+            "snapshot.s3.secret",
+            &config.secret,
+            "snapshot.s3.access_key",
+            &config.access_key,
+        ),
+        (
+            "snapshot.s3.session_token",
+            &config.session_token,
+            "snapshot.s3.access_key",
+            &config.access_key,
+        ),
+    ];
+    for (key, value, other, its_value) in pairs {
+        if !value.is_empty() && its_value.is_empty() && !check.is_at_fault(other) {
+            check.fault(key, FaultKind::Incomplete { other });
+        }
+    }
+}
+
+fn is_bucket(text: &str) -> bool {
+    (3..=63).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+fn url(
+    check: &mut Checker<'_>,
+    key: &str,
+    value: Option<String>,
+    problem: fn(&Url) -> Option<UrlProblem>,
+    example: &'static str,
+    target: &mut Secret,
+) {
+    let Some(text) = given(value) else { return };
+    let problem = match Url::parse(&text) {
+        Ok(url) => problem(&url),
+        Err(_) => Some(UrlProblem::Malformed),
+    };
+    match problem {
+        None => *target = Secret::new(text),
+        Some(problem) => {
+            let entry = None;
+            check.fault(
+                key,
+                FaultKind::Url {
+                    entry,
+                    problem,
+                    example,
+                },
+            );
+        }
+    }
+}
+
+fn webdav_problem(url: &Url) -> Option<UrlProblem> {
+    if !matches!(url.scheme(), "http" | "https") {
+        return Some(UrlProblem::Scheme);
+    }
+    if let Err(problem) = host(url) {
+        return Some(problem);
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Some(UrlProblem::Login);
+    }
+    url.query_pairs()
+        .any(|(name, _)| !matches!(name.as_ref(), "dir" | "login" | "secret"))
+        .then_some(UrlProblem::Parameter)
+}
+
+fn sftp_problem(url: &Url) -> Option<UrlProblem> {
+    if url.scheme() != "sftp" {
+        return Some(UrlProblem::Scheme);
+    }
+    if let Err(problem) = host(url) {
+        return Some(problem);
+    }
+    if url.username().is_empty() {
+        return Some(UrlProblem::NoUser);
+    }
+    (url.query().is_some() || url.fragment().is_some()).then_some(UrlProblem::Parameter)
+}
+
+fn endpoint_problem(endpoint: &str) -> Option<UrlProblem> {
+    let url = if endpoint.contains("://") {
+        Url::parse(endpoint)
+    } else {
+        Url::parse(&format!("https://{endpoint}"))
+    };
+    let Ok(url) = url else {
+        return Some(UrlProblem::Malformed);
+    };
+    if !matches!(url.scheme(), "http" | "https") {
+        Some(UrlProblem::Scheme)
+    } else if !url.username().is_empty() || url.password().is_some() {
+        Some(UrlProblem::Login)
+    } else if url.query().is_some() || url.fragment().is_some() {
+        Some(UrlProblem::Parameter)
+    } else if !matches!(url.path(), "" | "/") {
+        Some(UrlProblem::Path)
+    } else {
+        host(&url).err()
+    }
+}
