@@ -12,3 +12,4 @@
 
 pub mod change;
 pub mod config;
+pub mod stream;
