@@ -165,8 +165,8 @@ impl Broker {
         &self.context
     }
 
-    /// Stores a message in the shard's stream. Ready when the stream has acknowledged it. Many may be in flight; those that are
-    /// polled in order are sent in order.
+    /// Stores a message in the shard's stream. Ready when the stream has acknowledged it. Many may be in flight, and then stand
+    /// in the stream in any order: what must come later is published after the answer for what must come before.
     ///
     /// # Errors
     /// See [`PublishError`]; [`PublishError::maybe_stored`] says whether the message may be in the stream all the same.
