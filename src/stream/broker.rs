@@ -12,7 +12,7 @@ use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{DirectGetErrorKind, Info, RawMessageErrorKind};
+use async_nats::jetstream::stream::{Info, RawMessageErrorKind};
 use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{Client, Request};
 use bytes::Bytes;
@@ -24,6 +24,9 @@ use super::error::{PublishError, StreamError};
 use super::reader::LogReader;
 use crate::change::position::{NodeId, Sequence, ShardId};
 use crate::config::NatsConfig;
+
+/// How long a replica may take for a message before the leader is asked: many round trips, and the leader is always right.
+const DIRECT_GET_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A message as the stream keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -307,39 +310,31 @@ impl Broker {
         deadline: Duration,
         what: impl Fn() -> String,
     ) -> Result<Option<StoredMessage>, StreamError> {
-        let mut context = self.context.clone();
-        context.set_timeout(deadline);
-        let stream =
-            context
-                .get_stream_no_info(name)
-                .await
-                .map_err(|error| StreamError::Request {
-                    what: what(),
-                    source: Box::new(error),
-                })?;
-        let message = match stream.direct_get(sequence.0).await {
-            Ok(message) => message,
-            // Any replica may answer a direct get, also one that has not yet got the message, and a stream that somebody
-            // else made may not allow it at all. The leader knows.
-            Err(error)
-                if !matches!(
-                    error.kind(),
-                    DirectGetErrorKind::TimedOut | DirectGetErrorKind::InvalidSubject
-                ) =>
-            {
-                match stream.get_raw_message(sequence.0).await {
-                    Ok(message) => message,
-                    Err(error) => return absent(name, what(), error),
-                }
-            }
-            Err(error) => {
-                return Err(StreamError::Request {
-                    what: what(),
-                    source: Box::new(error),
-                });
-            }
+        let request_error = |error| StreamError::Request {
+            what: what(),
+            source: Box::new(error),
         };
-        Ok(Some(stored(message)))
+        let mut context = self.context.clone();
+        context.set_timeout(DIRECT_GET_DEADLINE.min(deadline / 2));
+        let any_replica = context
+            .get_stream_no_info(name)
+            .await
+            .map_err(request_error)?;
+        match any_replica.direct_get(sequence.0).await {
+            Ok(message) => return Ok(Some(stored(message))),
+            // A replica answers that may not have got the message yet; a stream that somebody else made may not allow
+            // this at all, and an old server does not answer then. The leader knows.
+            Err(error) => tracing::trace!(%error, "{}: asking the leader", what()),
+        }
+        context.set_timeout(deadline);
+        let leader = context
+            .get_stream_no_info(name)
+            .await
+            .map_err(request_error)?;
+        match leader.get_raw_message(sequence.0).await {
+            Ok(message) => Ok(Some(stored(message))),
+            Err(error) => absent(name, what(), error),
+        }
     }
 
     /// Reads the shard's stream from `from` on, in order and without end. Nothing is asked of the broker yet, and the

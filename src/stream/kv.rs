@@ -5,15 +5,18 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::context::{CreateKeyValueErrorKind, KeyValueErrorKind};
+use async_nats::jetstream::context::KeyValueErrorKind;
 use async_nats::jetstream::kv::{self, CreateErrorKind, Operation, Store, UpdateErrorKind};
-use async_nats::jetstream::stream::StorageType;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, StorageType};
 use bytes::Bytes;
 use futures_util::{Future, TryStreamExt};
 
-use super::api::API_DEADLINE;
+use super::api::{self, API_DEADLINE};
 use super::broker::Broker;
 use super::error::{KvError, StreamError};
+
+/// What a bucket of any NATS client has unless its values expire sooner.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// A key's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,24 +55,54 @@ impl Broker {
             Err(error) => return Err(failed(what(), error)),
         };
         tracing::debug!(bucket = name, %missing, "making a bucket");
-        let create = self.context().create_key_value(kv::Config {
-            bucket: name.to_owned(),
-            history: 1,
-            max_age: max_age.unwrap_or_default(),
+        self.create_bucket(name, max_age.unwrap_or_default(), replicas)
+            .await?;
+        match bounded(what, self.context().get_key_value(name)).await? {
+            Ok(store) => Ok(self.kv(store)),
+            Err(error) => Err(failed(what(), error)),
+        }
+    }
+
+    /// Makes the stream that a bucket is. The library's own way asks for the account first, in a form that servers before
+    /// 2.10 do not answer.
+    async fn create_bucket(
+        &self,
+        name: &str,
+        max_age: Duration,
+        replicas: usize,
+    ) -> Result<(), StreamError> {
+        let stream = format!("KV_{name}");
+        let config = Config {
+            name: stream.clone(),
+            subjects: vec![format!("$KV.{name}.>")],
+            max_messages_per_subject: 1,
+            max_messages: -1,
+            max_bytes: -1,
+            max_message_size: -1,
+            max_consumers: -1,
+            max_age,
+            // The server refuses a window longer than the age.
+            duplicate_window: match max_age {
+                Duration::ZERO => DUPLICATE_WINDOW,
+                age => age.min(DUPLICATE_WINDOW),
+            },
             storage: StorageType::File,
             num_replicas: replicas,
-            ..kv::Config::default()
-        });
-        match bounded(what, create).await? {
-            Ok(store) => Ok(self.kv(store)),
+            discard: DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            ..Config::default()
+        };
+        let subject = format!("STREAM.CREATE.{stream}");
+        match api::request::<_, Info>(self.context(), &stream, subject, &config).await {
+            Ok(_)
             // Another node was faster, with settings of its own.
-            Err(error) if error.kind() == CreateKeyValueErrorKind::BucketCreate => {
-                match bounded(what, self.context().get_key_value(name)).await? {
-                    Ok(store) => Ok(self.kv(store)),
-                    Err(_) => Err(failed(what(), error)),
-                }
-            }
-            Err(error) => Err(failed(what(), error)),
+            | Err(StreamError::Refused {
+                code: api::STREAM_NAME_EXISTS,
+                ..
+            }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
