@@ -21,3 +21,4 @@ pub mod publish;
 pub mod replica;
 pub mod sqlite;
 pub mod state;
+pub mod stream;

@@ -1,0 +1,35 @@
+//! Everything that touches NATS: the connection, the streams, publishing, reading, key-value buckets and the managed
+//! server. The only importer of `async_nats`.
+//!
+//! ```text
+//!   publish loop ──▶ Broker::publish ──▶ stream ──▶ LogReader::next ──▶ consume loop
+//!                                          │
+//!                     Broker::fetch, stream_state, Kv, NodeLease ── everything else
+//! ```
+//!
+//! Invariants: every request has a deadline; a wait is never tied to one connection's life (what a broken connection can
+//! no longer answer ends at once with a typed error); a secret never enters an error or a log line; positions are
+//! [`Sequence`](crate::change::position::Sequence)s of one stream and nothing else.
+
+mod api;
+mod broker;
+mod connect;
+mod delivery;
+mod error;
+mod health;
+mod holder;
+mod kv;
+mod lease;
+//pub mod managed;
+mod reader;
+mod session;
+mod setup;
+
+pub use broker::{Broker, StoredMessage, StreamState};
+pub use connect::{Link, install_crypto_provider};
+pub use error::{KvError, PublishError, StreamError};
+pub use health::{ReaderHealth, ReaderSnapshot};
+pub use holder::Holder;
+pub use kv::{Kv, KvEntry};
+pub use lease::{LeaseError, NodeLease};
+pub use reader::LogReader;

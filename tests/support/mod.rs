@@ -1,0 +1,4 @@
+//! What several test programs share.
+#![allow(dead_code)]
+
+pub mod nats;
