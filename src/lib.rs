@@ -12,3 +12,5 @@
 
 pub mod change;
 pub mod config;
+pub mod runtime;
+pub mod telemetry;
