@@ -12,5 +12,6 @@
 
 pub mod change;
 pub mod config;
+pub mod http;
 pub mod runtime;
 pub mod telemetry;
