@@ -54,6 +54,8 @@ async fn forced(shutdown: &Shutdown, name: &'static str) {
     shutdown.force(name);
     tokio::time::sleep(FORCED_GRACE).await;
     tracing::error!("the daemon did not stop by itself; ending the process");
+    // Whatever still runs has had its time; SQLite recovers from this as from a power loss.
+    #[allow(clippy::disallowed_methods)]
     std::process::exit(FORCED_EXIT);
 }
 
