@@ -19,6 +19,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import demo_apps
 import demo_compare
 import demo_data
 import demo_probe
@@ -30,11 +31,11 @@ TOOLS = PROJECT / ".tools"
 # From the start of the daemons to the end; some twenty times what it takes.
 DEADLINE = 300
 HEALTHY_WITHIN = 60
-TRANSACTION_ROWS = 1000
-NEW_FLIGHTS = 1000
 # How long the lag is measured while nothing else goes on.
 QUIET = 3.0
 TICK = 0.2
+# Databases that have not changed for so long, while nothing is pending, will not become equal any more.
+STANDSTILL = 20
 
 
 class Unequal(Exception):
@@ -66,90 +67,6 @@ def nats_server():
     return done.stdout.strip()
 
 
-def in_background(target, *arguments):
-    """Runs one of the apps as a process of its own, which ends with this one."""
-    process = multiprocessing.get_context("fork").Process(target=as_app, args=(target, arguments), daemon=True)
-    process.start()
-    return process
-
-
-def as_app(target, arguments):
-    # The main process ends its children by SIGTERM; its own handlers are none of theirs.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    target(*arguments)
-
-
-def load(node, archive):
-    demo_data.load(node.app(), archive, TRANSACTION_ROWS)
-
-
-# The three apps of the second half. They change the same rows at the same time: node 1 and node 2 different columns of
-# the flights from JFK in June, node 3 the rows of other months.
-DAYS = [(6, day) for day in range(1, 31)]
-
-
-def rename_tails(node):
-    database = node.app()
-    for month, day in DAYS:
-        database.execute(
-            "UPDATE flights SET tailnum = 'HL-' || tailnum WHERE month = ? AND day = ? AND origin = 'JFK'", (month, day)
-        )
-
-
-def delay_arrivals(node):
-    database = node.app()
-    for month, day in DAYS:
-        database.execute(
-            "UPDATE flights SET arr_delay = arr_delay + 1000 WHERE month = ? AND day = ? AND origin = 'JFK'", (month, day)
-        )
-    database.execute("UPDATE planes SET seats = seats + 1")
-
-
-def cancel_and_add(node):
-    database = node.app()
-    for month in range(1, 13):
-        if month != 6:
-            database.execute("DELETE FROM flights WHERE month = ? AND dep_time IS NULL", (month,))
-    database.execute("BEGIN IMMEDIATE")
-    database.execute("INSERT INTO airlines VALUES ('HL', 'Harmony Lines')")
-    database.executemany(
-        "INSERT INTO flights (year, month, day, carrier, flight, origin, dest) VALUES (2013, 12, 31, 'HL', ?, 'JFK', 'ATL')",
-        [(flight,) for flight in range(1, NEW_FLIGHTS + 1)],
-    )
-    database.execute("COMMIT")
-
-
-# What is true of the data before and after those apps ran; each query gives one number.
-CHECKS = {
-    "flights": "SELECT count(*) FROM flights",
-    "cancelled": "SELECT count(*) FROM flights WHERE dep_time IS NULL AND month <> 6 AND carrier <> 'HL'",
-    "new": "SELECT count(*) FROM flights WHERE carrier = 'HL'",
-    "tails": "SELECT count(*) FROM flights WHERE month = 6 AND origin = 'JFK' AND tailnum IS NOT NULL",
-    "renamed": "SELECT count(*) FROM flights WHERE tailnum LIKE 'HL-%'",
-    "delays": "SELECT total(arr_delay) FROM flights WHERE month = 6 AND origin = 'JFK'",
-    "delayed": "SELECT count(arr_delay) FROM flights WHERE month = 6 AND origin = 'JFK'",
-    "seats": "SELECT total(seats) FROM planes",
-    "planes": "SELECT count(seats) FROM planes",
-}
-
-
-def measure(database):
-    return {name: database.execute(query).fetchone()[0] for name, query in CHECKS.items()}
-
-
-def expected(before):
-    after = dict(before)
-    after["flights"] += NEW_FLIGHTS - before["cancelled"]
-    after["cancelled"] = 0
-    after["new"] = NEW_FLIGHTS
-    after["renamed"] = before["tails"]
-    after["delays"] += 1000 * before["delayed"]
-    after["seats"] += before["planes"]
-    return after
-
-
 class Demo:
     """The run from the start of the daemons to the verdict."""
 
@@ -174,11 +91,10 @@ class Demo:
         screen.enter("starting three daemons; the first runs the nats-server")
         self.cluster.start(HEALTHY_WITHIN)
 
-        # Processes are forked before threads exist.
         total = demo_data.ROWS["flights"]
-        screen.enter(f"node 1 loads {number(sum(demo_data.ROWS.values()))} rows, {TRANSACTION_ROWS} a transaction")
+        screen.enter(f"node 1 loads {number(sum(demo_data.ROWS.values()))} rows, {demo_apps.TRANSACTION_ROWS} a transaction")
         began = time.monotonic()
-        loader = in_background(load, self.nodes[0], self.archive)
+        loader = demo_apps.start(demo_apps.load, self.nodes[0].database, str(self.archive))
         self.apps = [loader]
         self.probe = demo_probe.Probe(self.nodes[0], self.nodes[1:])
         self.probe.start()
@@ -195,16 +111,16 @@ class Demo:
         until = time.monotonic() + QUIET
         self.wait(lambda rows: time.monotonic() > until, total)
         self.probe.stop()
-        before = [measure(database) for database in self.readers]
+        before = [demo_apps.measure(database) for database in self.readers]
 
         screen.enter("every node writes: 1 and 2 different columns of the same rows, 3 deletes and inserts")
         self.apps = [
-            in_background(app, node) for app, node in zip((rename_tails, delay_arrivals, cancel_and_add), self.nodes)
+            demo_apps.start(app, node.database) for app, node in zip(demo_apps.WRITERS, self.nodes)
         ]
         self.wait(lambda rows: all(app.exitcode is not None for app in self.apps), total)
         screen.enter("the apps are done; waiting for the nodes to agree")
-        wanted = expected(before[0])
-        self.wait(lambda rows: all(measure(database) == wanted for database in self.readers), wanted["flights"])
+        wanted = demo_apps.expected(before[0])
+        self.wait(lambda rows: self.all_have(rows, wanted), wanted["flights"])
         prints = self.agree(wanted["flights"])
         screen.enter("stopping the daemons")
         last = [node.metrics() for node in self.nodes]
@@ -222,9 +138,9 @@ class Demo:
             rows = [database.execute("SELECT count(*) FROM flights").fetchone()[0] for database in self.readers]
             if whole:
                 self.looks += len(rows) - 1
-                self.torn += sum(1 for r in rows[1:] if r % TRANSACTION_ROWS and r != total)
+                self.torn += sum(1 for r in rows[1:] if r % demo_apps.TRANSACTION_ROWS and r != total)
                 if self.torn:
-                    raise Unequal(f"half a transaction is visible: {rows} rows, which came in {TRANSACTION_ROWS}s")
+                    raise Unequal(f"half a transaction is visible: {rows} rows, which came in {demo_apps.TRANSACTION_ROWS}s")
             self.show(rows, total)
             for app in self.apps:
                 if app.exitcode not in (None, 0):
@@ -234,6 +150,12 @@ class Demo:
             if done(rows):
                 return
             time.sleep(TICK)
+
+    def all_have(self, rows, wanted):
+        """Whether every node shows what the apps' writes must come to; the cheap question first."""
+        if any(count != wanted["flights"] for count in rows):
+            return False
+        return all(demo_apps.measure(database) == wanted for database in self.readers)
 
     def show(self, rows, total):
         samples = []
@@ -249,14 +171,25 @@ class Demo:
         self.screen.show(samples, total)
 
     def agree(self, total):
-        """Compares byte by byte until nothing is pending anywhere and all are equal; the deadline ends it."""
+        """Compares byte by byte until nothing is pending anywhere and all are equal.
+
+        Nodes that neither have anything to do nor change, and are not equal, will never be.
+        """
+        before, since = None, time.monotonic()
         while True:
             idle = all(node.metrics().get("harmonylite_pending_publish") == 0 for node in self.nodes)
             prints = fingerprints(self.nodes)
-            different = [d for other in prints[1:] for d in demo_compare.differences(prints[0], other)]
+            different = [
+                f"nodes 1 and {node.number}: {difference}"
+                for node, other in zip(self.nodes[1:], prints[1:])
+                for difference in demo_compare.differences(prints[0], other)
+            ]
             if idle and not different:
                 return prints
-            self.screen.enter("not yet: " + ("; ".join(different) or "changes are pending"))
+            if prints != before:
+                before, since = prints, time.monotonic()
+            elif idle and time.monotonic() - since > STANDSTILL:
+                raise Unequal("the databases differ and nothing moves any more: " + "; ".join(different))
             self.wait(lambda rows: True, total)
 
     def summary(self, loaded, arrived, prints, last, codes):

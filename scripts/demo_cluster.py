@@ -9,9 +9,10 @@ import os
 import re
 import signal
 import socket
-import sqlite3
 import subprocess
 import time
+
+import demo_apps
 
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -81,11 +82,8 @@ class Node:
         self.process = None
 
     def app(self):
-        """A connection as the app opens it; it knows nothing of the daemon."""
-        database = sqlite3.connect(self.database, isolation_level=None, timeout=60, check_same_thread=False)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        return database
+        """A connection of this node's app."""
+        return demo_apps.connect(self.database)
 
     def start(self):
         with open(self.log, "ab") as log:

@@ -1,6 +1,5 @@
 """The lag that an app would see: from the end of its commit on one node until a reader on another node sees the row."""
 
-import sqlite3
 import threading
 import time
 
@@ -17,9 +16,12 @@ class Probe:
     def __init__(self, writer, readers):
         self.stopping = threading.Event()
         self.lock = threading.Lock()
-        self.written = {}
         self.label = None
-        # {(label, node): [seconds]}
+        # By the number of the row: (label, when its commit was done), and (reader, when seen) of each reader.
+        self.committed = {}
+        self.sightings = {}
+        self.readers = len(readers)
+        # {(label, node): [seconds]}, and the last one of each node.
         self.lags = {}
         self.latest = {}
         self.trouble = []
@@ -44,7 +46,7 @@ class Probe:
     def outstanding(self):
         """How many written rows some reader has not seen."""
         with self.lock:
-            return sum(1 for _, _, waiting in self.written.values() if waiting)
+            return sum(1 for n in self.committed if len(self.sightings.get(n, ())) < self.readers)
 
     def guarded(self, run, node):
         try:
@@ -53,27 +55,20 @@ class Probe:
                 run(node, database)
             finally:
                 database.close()
-        except Exception as error:  # shown by the main thread, which checks `trouble`
+        except Exception as error:  # the main thread looks at `trouble` and ends the demo
             self.trouble.append(f"the lag probe on node {node.number}: {error}")
 
     def write(self, node, database):
-        readers = len(self.threads) - 1
         n = 0
         while not self.stopping.wait(INTERVAL):
             n += 1
-            try:
-                database.execute(f"INSERT INTO {TABLE} VALUES (?, ?)", (n, node.number))
-            except sqlite3.OperationalError as error:
-                if "locked" in str(error):
-                    continue
-                raise
-            committed = time.perf_counter()
+            database.execute(f"INSERT INTO {TABLE} VALUES (?, ?)", (n, node.number))
+            done = time.perf_counter()
             with self.lock:
-                label, seen_early, waiting = self.written.get(n, (None, [], readers))
-                del label
-                self.written[n] = (self.label, committed, waiting)
-                for reader, seen in seen_early:
-                    self.count(self.label, reader, max(0.0, seen - committed))
+                self.committed[n] = (self.label, done)
+                # A reader may be faster than the writer's call comes back.
+                for reader, at in self.sightings.get(n, ()):
+                    self.count(n, reader, at)
 
     def watch(self, node, database):
         version = None
@@ -84,22 +79,17 @@ class Probe:
                 continue
             version = now
             top = database.execute(f"SELECT max(n) FROM {TABLE}").fetchone()[0] or 0
-            seen = time.perf_counter()
-            for n in range(last + 1, top + 1):
-                self.seen(n, node.number, seen)
+            at = time.perf_counter()
+            with self.lock:
+                for n in range(last + 1, top + 1):
+                    self.sightings.setdefault(n, []).append((node.number, at))
+                    if n in self.committed:
+                        self.count(n, node.number, at)
             last = max(last, top)
 
-    def seen(self, n, reader, at):
-        with self.lock:
-            label, committed, waiting = self.written.get(n, (None, [], len(self.threads) - 1))
-            if isinstance(committed, list):
-                # Seen before the writer's call came back.
-                committed.append((reader, at))
-            else:
-                self.count(label, reader, max(0.0, at - committed))
-            self.written[n] = (label, committed, waiting - 1)
-
-    def count(self, label, reader, lag):
+    def count(self, n, reader, at):
+        label, done = self.committed[n]
+        lag = max(0.0, at - done)
         self.latest[reader] = lag
         if label is not None:
             self.lags.setdefault((label, reader), []).append(lag)
