@@ -22,3 +22,6 @@ pub mod replica;
 pub mod sqlite;
 pub mod state;
 pub mod stream;
+pub mod http;
+pub mod runtime;
+pub mod telemetry;

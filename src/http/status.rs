@@ -1,0 +1,335 @@
+//! What the loops say about themselves, and the one rule that calls it healthy or not.
+//!
+//! Invariants: loops only write, readers only read, and both hold the lock for a copy of a few words; the verdict
+//! is a pure function of one [`View`]. A node that does not receive is never called healthy.
+
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::change::position::NodeId;
+
+pub use verdict::{STALL, Verdict, judge};
+
+/// A part of the daemon that can be in trouble of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Component {
+    /// Opening, reading or writing the database.
+    Database,
+    /// Triggers and change-log tables.
+    Capture,
+    /// The NATS connection and the managed server.
+    Broker,
+    /// The outbound loop.
+    Publish,
+    /// The inbound loop.
+    Apply,
+}
+
+/// A loop whose standstill makes the node unhealthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loop {
+    /// Change log to stream.
+    Publish,
+    /// Stream to database.
+    Consume,
+}
+
+impl Loop {
+    /// The loop's name in a sentence.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Consume => "consume",
+        }
+    }
+}
+
+/// The last trouble of a component, until it works again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What went wrong, as one sentence without secrets.
+    pub error: String,
+    /// When this sentence was first reported.
+    pub since: SystemTime,
+}
+
+/// Everything known at one moment.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// This node.
+    pub node_id: NodeId,
+    /// `publish` of the configuration.
+    pub publish: bool,
+    /// `replicate` of the configuration.
+    pub replicate: bool,
+    /// Since the daemon began.
+    pub uptime: Duration,
+    /// The start has come to its end.
+    pub started: bool,
+    /// Stopping was requested.
+    pub stopping: bool,
+    /// The database is open and answers.
+    pub db_connected: bool,
+    /// The broker is connected.
+    pub nats_connected: bool,
+    /// Capture is in place on every replicated table.
+    pub cdc_installed: bool,
+    /// Number of replicated tables.
+    pub tables_tracked: u64,
+    /// Change-log rows that no echo has confirmed yet.
+    pub pending: u64,
+    /// When a batch was last acknowledged.
+    pub last_published: Option<SystemTime>,
+    /// When another node's batch was last applied.
+    pub last_replicated: Option<SystemTime>,
+    /// Hash of the schema; empty until known.
+    pub schema_hash: String,
+    /// The hash before the last change; empty if there was none.
+    pub schema_previous_hash: String,
+    /// What the schema here lacks, while that pauses applying.
+    pub schema_paused: Option<String>,
+    /// What else pauses applying.
+    pub apply_paused: Option<String>,
+    /// Entries in the dead-letter journal.
+    pub dead_letters: u64,
+    /// Troubles that last, by component.
+    pub troubles: BTreeMap<Component, Trouble>,
+    /// Running loops and the time since each last made progress.
+    pub loops: BTreeMap<Loop, Duration>,
+}
+
+/// The shared value that the loops write; clones share it.
+#[derive(Debug, Clone)]
+pub struct Status(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    born: Instant,
+    now: Mutex<Now>,
+}
+
+#[derive(Debug)]
+struct Now {
+    view: View,
+    progress: BTreeMap<Loop, Instant>,
+}
+
+impl Status {
+    /// A node that is starting.
+    #[must_use]
+    pub fn new(node_id: NodeId, publish: bool, replicate: bool) -> Self {
+        let view = View {
+            node_id,
+            publish,
+            replicate,
+            uptime: Duration::ZERO,
+            started: false,
+            stopping: false,
+            db_connected: false,
+            nats_connected: false,
+            cdc_installed: false,
+            tables_tracked: 0,
+            pending: 0,
+            last_published: None,
+            last_replicated: None,
+            schema_hash: String::new(),
+            schema_previous_hash: String::new(),
+            schema_paused: None,
+            apply_paused: None,
+            dead_letters: 0,
+            troubles: BTreeMap::new(),
+            loops: BTreeMap::new(),
+        };
+        Self(Arc::new(Shared {
+            born: Instant::now(),
+            now: Mutex::new(Now {
+                view,
+                progress: BTreeMap::new(),
+            }),
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Now> {
+        self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The start has come to its end.
+    pub fn set_started(&self) {
+        self.lock().view.started = true;
+    }
+
+    /// Stopping was requested: probes see the node leave.
+    pub fn set_stopping(&self) {
+        self.lock().view.stopping = true;
+    }
+
+    /// Whether the database is open and answers.
+    pub fn set_db_connected(&self, connected: bool) {
+        self.lock().view.db_connected = connected;
+    }
+
+    /// Whether the broker is connected.
+    pub fn set_nats_connected(&self, connected: bool) {
+        self.lock().view.nats_connected = connected;
+    }
+
+    /// Whether capture is in place, and on how many tables.
+    pub fn set_capture(&self, installed: bool, tables: u64) {
+        let mut now = self.lock();
+        now.view.cdc_installed = installed;
+        now.view.tables_tracked = tables;
+    }
+
+    /// Change-log rows that no echo has confirmed yet.
+    pub fn set_pending(&self, rows: u64) {
+        self.lock().view.pending = rows;
+    }
+
+    /// A batch was acknowledged just now.
+    pub fn published(&self) {
+        self.lock().view.last_published = Some(SystemTime::now());
+    }
+
+    /// Another node's batch was applied just now.
+    pub fn replicated(&self) {
+        self.lock().view.last_replicated = Some(SystemTime::now());
+    }
+
+    /// The schema's hash; a changed one moves the old into `previous_hash`.
+    pub fn set_schema(&self, hash: &str) {
+        let mut now = self.lock();
+        if now.view.schema_hash != hash {
+            let previous = std::mem::replace(&mut now.view.schema_hash, hash.to_owned());
+            if !previous.is_empty() {
+                now.view.schema_previous_hash = previous;
+            }
+        }
+    }
+
+    /// Which table or column is lacking here, while that pauses applying; `None`: it no longer does.
+    pub fn set_schema_paused(&self, lacking: Option<String>) {
+        self.lock().view.schema_paused = lacking;
+    }
+
+    /// What pauses applying for any other reason; `None`: it no longer does.
+    pub fn set_apply_paused(&self, reason: Option<String>) {
+        self.lock().view.apply_paused = reason;
+    }
+
+    /// Entries in the dead-letter journal.
+    pub fn set_dead_letters(&self, entries: u64) {
+        self.lock().view.dead_letters = entries;
+    }
+
+    /// A component is in trouble; `error` is a sentence without secrets. The same sentence again keeps its time.
+    pub fn failed(&self, component: Component, error: impl std::fmt::Display) {
+        let error = error.to_string();
+        let mut now = self.lock();
+        let known = now
+            .view
+            .troubles
+            .get(&component)
+            .is_some_and(|known| known.error == error);
+        if !known {
+            let since = SystemTime::now();
+            now.view
+                .troubles
+                .insert(component, Trouble { error, since });
+        }
+    }
+
+    /// A component works again.
+    pub fn recovered(&self, component: Component) {
+        self.lock().view.troubles.remove(&component);
+    }
+
+    /// A loop runs and has just gone round, with or without something to do. Loops call it at least every few
+    /// seconds, also within long work; [`STALL`] says from when silence is a standstill.
+    pub fn progress(&self, of: Loop) {
+        self.lock().progress.insert(of, Instant::now());
+    }
+
+    /// A loop has ended on purpose; its silence means nothing any more.
+    pub fn ended(&self, of: Loop) {
+        self.lock().progress.remove(&of);
+    }
+
+    /// Whether no running loop stands still: what feeds the service manager's watchdog.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.lock()
+            .progress
+            .values()
+            .all(|last| last.elapsed() < STALL)
+    }
+
+    /// A copy of everything at this moment.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let now = self.lock();
+        let mut view = now.view.clone();
+        view.uptime = self.0.born.elapsed();
+        view.loops = now
+            .progress
+            .iter()
+            .map(|(name, last)| (*name, last.elapsed()))
+            .collect();
+        view
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_before_is_kept_and_the_same_one_again_changes_nothing() {
+        let status = Status::new(NodeId(1), true, true);
+        status.set_schema("a");
+        assert_eq!(status.view().schema_previous_hash, "");
+        status.set_schema("a");
+        status.set_schema("b");
+        status.set_schema("b");
+        let view = status.view();
+        assert_eq!(
+            (
+                view.schema_hash.as_str(),
+                view.schema_previous_hash.as_str()
+            ),
+            ("b", "a")
+        );
+    }
+
+    #[test]
+    fn a_trouble_keeps_its_first_time_until_it_ends() {
+        let status = Status::new(NodeId(1), true, true);
+        status.failed(Component::Broker, "refused");
+        let first = status.view().troubles[&Component::Broker].clone();
+        status.failed(Component::Broker, "refused");
+        assert_eq!(status.view().troubles[&Component::Broker], first);
+        status.failed(Component::Broker, "timed out");
+        assert_eq!(
+            status.view().troubles[&Component::Broker].error,
+            "timed out"
+        );
+        status.recovered(Component::Broker);
+        assert!(status.view().troubles.is_empty());
+    }
+
+    #[test]
+    fn only_running_loops_are_watched() {
+        let status = Status::new(NodeId(1), true, true);
+        assert!(status.is_alive() && status.view().loops.is_empty());
+        status.progress(Loop::Publish);
+        status.progress(Loop::Consume);
+        status.ended(Loop::Publish);
+        let view = status.view();
+        assert_eq!(view.loops.keys().collect::<Vec<_>>(), [&Loop::Consume]);
+    }
+}

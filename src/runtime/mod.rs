@@ -1,0 +1,12 @@
+//! How the daemon lives: one request to stop that everybody hears, waits that grow, signals, and what
+//! the service manager is told.
+//!
+//! Invariant: every wait made here ends when stopping is requested.
+
+pub mod backoff;
+pub mod notify;
+pub mod shutdown;
+pub mod signals;
+
+pub use backoff::Backoff;
+pub use shutdown::Shutdown;

@@ -1,0 +1,183 @@
+//! The few instrument shapes beyond Prometheus's own, so that a call site is one call that cannot fail
+//! and no label value is ever made from data of unbounded variety.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
+};
+
+use crate::change::position::ShardId;
+
+/// Two names for one count: the Go program's and the one with Prometheus's suffix.
+#[derive(Clone)]
+pub struct TwinCounter {
+    pub(super) old: IntCounter,
+    pub(super) new: IntCounter,
+}
+
+impl TwinCounter {
+    /// Adds to both.
+    pub fn inc_by(&self, n: u64) {
+        self.old.inc_by(n);
+        self.new.inc_by(n);
+    }
+
+    /// The count.
+    pub fn get(&self) -> u64 {
+        self.new.get()
+    }
+}
+
+/// A count per reason. Reasons are words of the source code, so their number is bounded.
+#[derive(Clone)]
+pub struct ReasonCounter(pub(super) IntCounterVec);
+
+impl ReasonCounter {
+    /// Counts one more for `reason`.
+    pub fn inc(&self, reason: &'static str) {
+        self.inc_by(reason, 1);
+    }
+
+    /// Counts `n` more for `reason`.
+    pub fn inc_by(&self, reason: &'static str, n: u64) {
+        if let Ok(counter) = self.0.get_metric_with_label_values(&[reason]) {
+            counter.inc_by(n);
+        }
+    }
+}
+
+/// A flag per reason, of which at most one is up.
+#[derive(Clone)]
+pub struct ReasonFlag(pub(super) IntGaugeVec);
+
+impl ReasonFlag {
+    /// Takes all flags down, then raises the one of `reason`.
+    pub fn set(&self, reason: Option<&'static str>) {
+        // Removing all would make a raised flag's series vanish instead of falling to 0: alerts want the 0.
+        for family in self.0.collect() {
+            for metric in family.get_metric() {
+                for label in metric.get_label() {
+                    if label.name() == "reason"
+                        && let Ok(flag) = self.0.get_metric_with_label_values(&[label.value()])
+                    {
+                        flag.set(0);
+                    }
+                }
+            }
+        }
+        if let Some(reason) = reason
+            && let Ok(flag) = self.0.get_metric_with_label_values(&[reason])
+        {
+            flag.set(1);
+        }
+    }
+}
+
+/// A number per shard.
+#[derive(Clone)]
+pub struct ShardGauge(pub(super) IntGaugeVec);
+
+impl ShardGauge {
+    /// Sets the number of one shard.
+    pub fn set(&self, shard: ShardId, value: u64) {
+        if let Ok(gauge) = self.0.get_metric_with_label_values(&[shard.to_string()]) {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// Depth and bound of every queue.
+#[derive(Clone)]
+pub struct QueueGauges {
+    pub(super) depth: IntGaugeVec,
+    pub(super) limit: IntGaugeVec,
+}
+
+impl QueueGauges {
+    /// Names a queue, notes its bound (in items, or in bytes where the name says so) and returns the gauge of
+    /// its depth.
+    ///
+    /// # Errors
+    /// Never with the label set of this program; the type is Prometheus's.
+    pub fn queue(&self, name: &'static str, limit: usize) -> Result<IntGauge, prometheus::Error> {
+        let bound = self.limit.get_metric_with_label_values(&[name])?;
+        bound.set(i64::try_from(limit).unwrap_or(i64::MAX));
+        self.depth.get_metric_with_label_values(&[name])
+    }
+}
+
+/// Makes instruments under one prefix with one constant label, and registers them.
+pub(super) struct Maker<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) namespace: &'a str,
+    pub(super) subsystem: &'a str,
+    pub(super) node_id: String,
+}
+
+type Made<T> = Result<T, super::MetricsError>;
+
+impl Maker<'_> {
+    fn opts(&self, name: &str, help: &str) -> Opts {
+        Opts::new(name, help)
+            .namespace(self.namespace)
+            .subsystem(self.subsystem)
+            .const_label("node_id", &self.node_id)
+    }
+
+    pub(super) fn register<T: Collector + Clone + 'static>(
+        &self,
+        name: &str,
+        made: prometheus::Result<T>,
+    ) -> Made<T> {
+        made.and_then(|instrument| {
+            self.registry.register(Box::new(instrument.clone()))?;
+            Ok(instrument)
+        })
+        .map_err(|source| super::MetricsError::Register {
+            name: self.opts(name, "").fq_name(),
+            source,
+        })
+    }
+
+    pub(super) fn counter(&self, name: &str, help: &str) -> Made<IntCounter> {
+        self.register(name, IntCounter::with_opts(self.opts(name, help)))
+    }
+
+    pub(super) fn counter_with(&self, opts: (&str, &str, &str, &str)) -> Made<IntCounter> {
+        let (name, help, label, value) = opts;
+        let opts = self.opts(name, help).const_label(label, value);
+        self.register(name, IntCounter::with_opts(opts))
+    }
+
+    pub(super) fn counters(&self, name: &str, help: &str, label: &str) -> Made<IntCounterVec> {
+        self.register(name, IntCounterVec::new(self.opts(name, help), &[label]))
+    }
+
+    pub(super) fn gauge(&self, name: &str, help: &str) -> Made<IntGauge> {
+        self.register(name, IntGauge::with_opts(self.opts(name, help)))
+    }
+
+    pub(super) fn gauge_with(&self, opts: (&str, &str, &str, &str)) -> Made<IntGauge> {
+        let (name, help, label, value) = opts;
+        let opts = self.opts(name, help).const_label(label, value);
+        self.register(name, IntGauge::with_opts(opts))
+    }
+
+    pub(super) fn real_gauge(&self, name: &str, help: &str) -> Made<Gauge> {
+        self.register(name, Gauge::with_opts(self.opts(name, help)))
+    }
+
+    pub(super) fn gauges(&self, name: &str, help: &str, label: &str) -> Made<IntGaugeVec> {
+        self.register(name, IntGaugeVec::new(self.opts(name, help), &[label]))
+    }
+
+    pub(super) fn seconds(&self, name: &str, help: &str, buckets: &[f64]) -> Made<Histogram> {
+        let opts = HistogramOpts::new(name, help)
+            .namespace(self.namespace)
+            .subsystem(self.subsystem)
+            .const_label("node_id", &self.node_id)
+            .buckets(buckets.to_vec());
+        self.register(name, Histogram::with_opts(opts))
+    }
+}

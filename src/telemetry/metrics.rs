@@ -1,0 +1,454 @@
+//! Every metric of the daemon, by name, with what it means and in which unit.
+//!
+//! Invariants: names, once published, stay (dashboards hang on them); the six names of the Go program exist;
+//! units are Prometheus's (seconds, bytes, `_total` for counters); each series carries `node_id`; no label has
+//! unbounded values; a value or a secret of the app's data is in none.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
+
+use super::instrument::{Maker, QueueGauges, ReasonCounter, ReasonFlag, ShardGauge, TwinCounter};
+use super::process::ProcessCollector;
+use crate::change::position::NodeId;
+use crate::config::PrometheusConfig;
+
+/// Short work under the app's nose: scans and write locks, 100 us to 5 s.
+const WORK_BUCKETS: [f64; 15] = [
+    0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0,
+];
+
+/// Ways through the broker: 500 us on one machine, minutes after an outage.
+const WAY_BUCKETS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0,
+    300.0,
+];
+
+/// Why the metrics could not be made or written.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// A name is not one that Prometheus allows.
+    #[error(
+        "the metric {name:?} cannot be registered: [prometheus] namespace and subsystem may hold letters, digits and `_`, and begin with no digit"
+    )]
+    Register {
+        /// The full name.
+        name: String,
+        /// What the library says.
+        #[source]
+        source: prometheus::Error,
+    },
+    /// The text form could not be written.
+    #[error("the metrics could not be encoded")]
+    Encode(#[source] prometheus::Error),
+}
+
+/// All metrics; clones share them.
+#[derive(Clone)]
+pub struct Metrics(Arc<Instruments>);
+
+/// The instruments by name. Their documentation is the text that `/metrics` shows.
+pub struct Instruments {
+    registry: Registry,
+
+    // Names of the Go program, kept for its dashboards.
+    /// Change-log rows that no echo has confirmed yet.
+    pub pending_publish: IntGauge,
+    /// 1 while applying is paused because the schema differs.
+    pub schema_mismatch_paused: IntGauge,
+    /// Seconds since the last verified snapshot; NaN where there is none.
+    pub snapshot_age: Gauge,
+    /// Seconds to count what is pending.
+    pub count_changes: Histogram,
+    /// Seconds of one scan of the change log.
+    pub scan_changes: Histogram,
+
+    // Publishing.
+    /// Batches that the stream acknowledged.
+    pub batches_published: IntCounter,
+    /// Rows of those batches; also the Go program's `published`.
+    pub rows_published: TwinCounter,
+    /// Payload bytes before compression.
+    pub published_bytes_raw: IntCounter,
+    /// Payload bytes as sent.
+    pub published_bytes_sent: IntCounter,
+    /// Publishes tried again after an error or a timeout.
+    pub publish_retries: IntCounter,
+    /// From sending a batch to seeing it in the stream.
+    pub publish_to_echo: Histogram,
+
+    // Applying.
+    /// Batches of other nodes that were folded.
+    pub batches_applied: IntCounter,
+    /// Row operations of those batches.
+    pub rows_applied: IntCounter,
+    /// Own batches that came back.
+    pub echoes: IntCounter,
+    /// Messages ignored because that batch had been taken already.
+    pub ignored_duplicate: IntCounter,
+    /// Messages ignored because an earlier batch of their publisher is missing.
+    pub ignored_gap: IntCounter,
+    /// Messages ignored because their publisher has started anew since.
+    pub ignored_stale_incarnation: IntCounter,
+    /// How long one apply transaction held the write lock.
+    pub apply_transaction: Histogram,
+    /// From the commit on the origin to the commit here; clocks of two machines.
+    pub commit_to_applied: Histogram,
+    /// The sequence up to which a shard is folded.
+    pub position: ShardGauge,
+    /// The last sequence of a shard's stream.
+    pub stream_last: ShardGauge,
+    /// Messages of a shard between the two.
+    pub lag_messages: ShardGauge,
+    /// Overridden values that went to the conflict journal.
+    pub conflicts: ReasonCounter,
+    /// Entries in the dead-letter journal.
+    pub dead_letters: IntGauge,
+    /// Which reason, if any, pauses applying.
+    pub apply_paused: ReasonFlag,
+
+    // The broker.
+    /// 1 while connected.
+    pub broker_connected: IntGauge,
+    /// Connections made again after one was lost.
+    pub broker_reconnects: IntCounter,
+    /// Restarts of the managed nats-server.
+    pub managed_server_restarts: IntCounter,
+
+    /// Depth and bound of the queues.
+    pub queues: QueueGauges,
+}
+
+impl Deref for Metrics {
+    type Target = Instruments;
+
+    fn deref(&self) -> &Instruments {
+        &self.0
+    }
+}
+
+impl Metrics {
+    /// Makes and registers all metrics under the configured prefix.
+    ///
+    /// # Errors
+    /// When namespace or subsystem make a name that Prometheus does not allow.
+    pub fn new(config: &PrometheusConfig, node: NodeId) -> Result<Self, MetricsError> {
+        let registry = Registry::new();
+        let make = Maker {
+            registry: &registry,
+            namespace: &config.namespace,
+            subsystem: &config.subsystem,
+            node_id: node.to_string(),
+        };
+
+        let build = (
+            "build_info",
+            "Always 1; the label names the version.",
+            "version",
+            env!("CARGO_PKG_VERSION"),
+        );
+        make.gauge_with(build)?.set(1);
+        let process =
+            ProcessCollector::new(&make.node_id).map_err(|source| MetricsError::Register {
+                name: "process_*".to_owned(),
+                source,
+            })?;
+        make.register("process_*", Ok(process))?;
+
+        let bytes = |form| {
+            make.counter_with((
+                "published_bytes_total",
+                "Payload bytes published: raw before compression, sent as they went out.",
+                "form",
+                form,
+            ))
+        };
+        let ignored = |reason| {
+            make.counter_with((
+                "ignored_messages_total",
+                "Messages that every reader skips: duplicates, what follows a gap, publishers' earlier lives.",
+                "reason",
+                reason,
+            ))
+        };
+
+        let instruments = Instruments {
+            pending_publish: make.gauge(
+                "pending_publish",
+                "Change-log rows that no echo has confirmed yet.",
+            )?,
+            schema_mismatch_paused: make.gauge(
+                "schema_mismatch_paused",
+                "1 while applying is paused because the schema here lacks what a batch needs.",
+            )?,
+            snapshot_age: make.real_gauge(
+                "snapshot_age",
+                "Seconds since the last verified snapshot; NaN while none is known.",
+            )?,
+            count_changes: make.seconds(
+                "count_changes",
+                "Seconds to count the pending changes (the Go program observed microseconds).",
+                &WORK_BUCKETS,
+            )?,
+            scan_changes: make.seconds(
+                "scan_changes",
+                "Seconds of one scan of the change log (the Go program observed microseconds).",
+                &WORK_BUCKETS,
+            )?,
+            batches_published: make.counter(
+                "batches_published_total",
+                "Batches that the stream acknowledged.",
+            )?,
+            rows_published: TwinCounter {
+                old: make.counter(
+                    "published",
+                    "Rows published; the same count as rows_published_total.",
+                )?,
+                new: make.counter(
+                    "rows_published_total",
+                    "Rows of the batches that the stream acknowledged.",
+                )?,
+            },
+            published_bytes_raw: bytes("raw")?,
+            published_bytes_sent: bytes("sent")?,
+            publish_retries: make.counter(
+                "publish_retries_total",
+                "Publishes tried again after an error or a timeout.",
+            )?,
+            publish_to_echo: make.seconds(
+                "publish_to_echo_seconds",
+                "From sending a batch to seeing it come back in the stream.",
+                &WAY_BUCKETS,
+            )?,
+            batches_applied: make.counter(
+                "batches_applied_total",
+                "Batches of other nodes applied here.",
+            )?,
+            rows_applied: make.counter(
+                "rows_applied_total",
+                "Row operations of other nodes' batches applied here.",
+            )?,
+            echoes: make.counter("echoes_total", "Own batches that came back in the stream.")?,
+            ignored_duplicate: ignored("duplicate")?,
+            ignored_gap: ignored("gap")?,
+            ignored_stale_incarnation: ignored("stale_incarnation")?,
+            apply_transaction: make.seconds(
+                "apply_transaction_seconds",
+                "How long one apply transaction held the database's write lock.",
+                &WORK_BUCKETS,
+            )?,
+            commit_to_applied: make.seconds(
+                "commit_to_applied_seconds",
+                "From the commit on the origin to the commit here, by the clocks of both machines.",
+                &WAY_BUCKETS,
+            )?,
+            position: ShardGauge(make.gauges(
+                "position",
+                "Stream sequence up to which everything is applied here.",
+                "shard",
+            )?),
+            stream_last: ShardGauge(make.gauges(
+                "stream_last",
+                "Last sequence in the shard's stream.",
+                "shard",
+            )?),
+            lag_messages: ShardGauge(make.gauges(
+                "lag_messages",
+                "Messages in the shard's stream that are not applied here yet.",
+                "shard",
+            )?),
+            conflicts: ReasonCounter(make.counters(
+                "conflicts_total",
+                "Overridden values written to the conflict journal.",
+                "reason",
+            )?),
+            dead_letters: make.gauge("dead_letters", "Entries in the dead-letter journal.")?,
+            apply_paused: ReasonFlag(make.gauges(
+                "apply_paused",
+                "1 for the reason that pauses applying on this node.",
+                "reason",
+            )?),
+            broker_connected: make.gauge("broker_connected", "1 while connected to NATS.")?,
+            broker_reconnects: make.counter(
+                "broker_reconnects_total",
+                "Connections made again after one was lost.",
+            )?,
+            managed_server_restarts: make.counter(
+                "managed_server_restarts_total",
+                "Restarts of the nats-server that this daemon runs.",
+            )?,
+            queues: QueueGauges {
+                depth: make.gauges(
+                    "queue_depth",
+                    "Items (bytes where the name says so) in a queue.",
+                    "queue",
+                )?,
+                limit: make.gauges("queue_limit", "Bound of a queue.", "queue")?,
+            },
+            registry: registry.clone(),
+        };
+        instruments.snapshot_age.set(f64::NAN);
+        Ok(Self(Arc::new(instruments)))
+    }
+
+    /// The text form that `GET /metrics` answers with.
+    ///
+    /// # Errors
+    /// When the library cannot encode a family.
+    pub fn render(&self) -> Result<String, MetricsError> {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .map_err(MetricsError::Encode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::position::ShardId;
+
+    fn config(namespace: &str, subsystem: &str) -> PrometheusConfig {
+        PrometheusConfig {
+            enable: true,
+            bind: String::new(),
+            namespace: namespace.to_owned(),
+            subsystem: subsystem.to_owned(),
+        }
+    }
+
+    fn metrics() -> Metrics {
+        Metrics::new(&config("harmonylite", ""), NodeId(42)).unwrap()
+    }
+
+    fn has(text: &str, line: &str) {
+        assert!(
+            text.lines().any(|l| l == line),
+            "no line {line:?} in\n{text}"
+        );
+    }
+
+    #[test]
+    fn names_of_the_go_program_exist_with_their_type_and_label() {
+        let text = metrics().render().unwrap();
+        has(&text, "# TYPE harmonylite_published counter");
+        has(&text, "# TYPE harmonylite_pending_publish gauge");
+        has(&text, "# TYPE harmonylite_schema_mismatch_paused gauge");
+        has(&text, "# TYPE harmonylite_snapshot_age gauge");
+        has(&text, "# TYPE harmonylite_count_changes histogram");
+        has(&text, "# TYPE harmonylite_scan_changes histogram");
+        has(&text, r#"harmonylite_published{node_id="42"} 0"#);
+        has(&text, r#"harmonylite_snapshot_age{node_id="42"} NaN"#);
+    }
+
+    #[test]
+    fn instruments_show_what_was_counted() {
+        let metrics = metrics();
+        metrics.rows_published.inc_by(3);
+        metrics.published_bytes_sent.inc_by(10);
+        metrics.ignored_gap.inc();
+        metrics.position.set(ShardId(2), 99);
+        metrics.conflicts.inc("unique");
+        metrics.apply_transaction.observe(0.0002);
+        let depth = metrics.queues.queue("prefetch", 256).unwrap();
+        depth.set(5);
+        let text = metrics.render().unwrap();
+        has(&text, r#"harmonylite_published{node_id="42"} 3"#);
+        has(&text, r#"harmonylite_rows_published_total{node_id="42"} 3"#);
+        has(
+            &text,
+            r#"harmonylite_published_bytes_total{form="sent",node_id="42"} 10"#,
+        );
+        has(
+            &text,
+            r#"harmonylite_ignored_messages_total{node_id="42",reason="gap"} 1"#,
+        );
+        has(
+            &text,
+            r#"harmonylite_ignored_messages_total{node_id="42",reason="duplicate"} 0"#,
+        );
+        has(&text, r#"harmonylite_position{node_id="42",shard="2"} 99"#);
+        has(
+            &text,
+            r#"harmonylite_conflicts_total{node_id="42",reason="unique"} 1"#,
+        );
+        has(
+            &text,
+            r#"harmonylite_queue_depth{node_id="42",queue="prefetch"} 5"#,
+        );
+        has(
+            &text,
+            r#"harmonylite_queue_limit{node_id="42",queue="prefetch"} 256"#,
+        );
+        has(
+            &text,
+            r#"harmonylite_apply_transaction_seconds_bucket{node_id="42",le="0.0001"} 0"#,
+        );
+        has(
+            &text,
+            r#"harmonylite_apply_transaction_seconds_bucket{node_id="42",le="0.00025"} 1"#,
+        );
+    }
+
+    #[test]
+    fn a_pause_raises_one_flag_and_its_end_takes_it_to_zero() {
+        let metrics = metrics();
+        metrics.apply_paused.set(Some("schema"));
+        metrics.apply_paused.set(Some("history"));
+        let text = metrics.render().unwrap();
+        has(
+            &text,
+            r#"harmonylite_apply_paused{node_id="42",reason="schema"} 0"#,
+        );
+        has(
+            &text,
+            r#"harmonylite_apply_paused{node_id="42",reason="history"} 1"#,
+        );
+        metrics.apply_paused.set(None);
+        let text = metrics.render().unwrap();
+        has(
+            &text,
+            r#"harmonylite_apply_paused{node_id="42",reason="history"} 0"#,
+        );
+    }
+
+    #[test]
+    fn the_process_is_measured_at_the_scrape() {
+        let metrics = metrics();
+        let value = |name: &str| -> f64 {
+            let text = metrics.render().unwrap();
+            let line = text
+                .lines()
+                .find(|l| l.starts_with(&format!("{name}{{")))
+                .unwrap();
+            line.rsplit(' ').next().unwrap().parse().unwrap()
+        };
+        assert!(value("process_resident_memory_bytes") > 1_000_000.0);
+        let before = value("process_open_fds");
+        let held: Vec<_> = (0..20)
+            .map(|_| std::fs::File::open("/dev/null").unwrap())
+            .collect();
+        // Other tests open and close files at the same time, but not this many fewer.
+        assert!(value("process_open_fds") > before - 10.0, "{}", held.len());
+        let cpu = value("process_cpu_seconds_total");
+        let mut x = 0_u64;
+        while value("process_cpu_seconds_total") <= cpu {
+            x = x.wrapping_mul(31).wrapping_add(7);
+        }
+        assert!(value("process_cpu_seconds_total") > cpu, "{x}");
+    }
+
+    #[test]
+    fn prefix_follows_the_configuration_and_a_bad_one_is_named() {
+        let text = Metrics::new(&config("app", "replica"), NodeId(1))
+            .unwrap()
+            .render()
+            .unwrap();
+        has(&text, r#"app_replica_published{node_id="1"} 0"#);
+        let error = Metrics::new(&config("har mony", ""), NodeId(1))
+            .err()
+            .unwrap();
+        assert!(error.to_string().contains("har mony"), "{error}");
+    }
+}
