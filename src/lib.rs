@@ -17,6 +17,8 @@ pub mod changelog;
 pub mod cli;
 pub mod codec;
 pub mod config;
+pub mod consume;
+pub mod engine;
 pub mod publish;
 pub mod replica;
 pub mod sqlite;

@@ -1,1 +1,66 @@
-fn main() {}
+//! The `harmonylite` program: understands the command line, loads the configuration, and hands over.
+
+use std::io::Write as _;
+use std::process::ExitCode as ProcessExitCode;
+
+use harmonylite::cli::args::{Args, Command};
+use harmonylite::cli::commands;
+use harmonylite::cli::exit::ExitCode;
+use harmonylite::config::Config;
+use harmonylite::daemon::{self, Fatal, Purpose};
+use harmonylite::telemetry::logging;
+
+fn main() -> ProcessExitCode {
+    let args = match Args::parse(std::env::args_os()) {
+        Ok(args) => args,
+        Err(e) => return failed(ExitCode::Usage, &e),
+    };
+    match args.command {
+        Command::Help => return said(&Args::help()),
+        Command::Version => return said(concat!("harmonylite ", env!("CARGO_PKG_VERSION"))),
+        _ => {}
+    }
+    let loaded = match Config::load(args.config.as_deref(), &args.overrides) {
+        Ok(loaded) => loaded,
+        Err(e) => return failed(ExitCode::Config, &e),
+    };
+    let (config, notices) = (loaded.config, loaded.notices);
+    let done = match args.command {
+        Command::Check => return said(&commands::check(&config, &notices)),
+        Command::Stop => commands::stop(&config),
+        Command::Cleanup => commands::cleanup(&config).unwrap_or_else(|| serve(config, &notices, Purpose::Cleanup)),
+        Command::SaveSnapshot | Command::SchemaStatus | Command::SchemaStatusCluster => commands::not_built_yet(args.command),
+        Command::Run | Command::Help | Command::Version => serve(config, &notices, Purpose::Replicate),
+    };
+    match done {
+        Ok(text) if text.is_empty() => ExitCode::Ok.into(),
+        Ok(text) => said(&text),
+        Err(fatal) => failed(fatal.code, &fatal.reason),
+    }
+}
+
+fn serve(config: Config, notices: &[String], purpose: Purpose) -> Result<String, Fatal> {
+    logging::init(&config.logging).map_err(|e| Fatal::new(ExitCode::Config, e))?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = config.node_id, "harmonylite starts");
+    for notice in notices {
+        tracing::warn!("{notice}");
+    }
+    // Two workers: the loops have threads of their own, what is left is I/O.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| Fatal::new(ExitCode::Software, format!("could not start the runtime: {e}")))?;
+    runtime.block_on(daemon::run(config, purpose)).map(|()| String::new())
+}
+
+fn said(text: &str) -> ProcessExitCode {
+    // Nobody listens on a closed pipe; there is nobody to tell either.
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+    ExitCode::Ok.into()
+}
+
+fn failed(code: ExitCode, reason: &dyn std::fmt::Display) -> ProcessExitCode {
+    let _ = writeln!(std::io::stderr(), "{reason}");
+    code.into()
+}

@@ -9,3 +9,4 @@ pub mod pending;
 pub mod reduce;
 pub mod retire;
 pub mod scan;
+pub mod watch;

@@ -27,7 +27,7 @@ pub struct SequenceMap {
     /// The database it belongs to.
     #[n(2)]
     pub database_id: String,
-    /// By shard.
+    /// By shard. A position is one number, that of the order stream (shard 1): its records say where everything else is.
     #[n(3)]
     pub sequences: BTreeMap<u64, Sequence>,
 }

@@ -1,3 +1,4 @@
-//! The outbound way: batches, their messages, and the loop that sends them.
+//! The outbound way: the messages of a batch, and the loop that scans, sends, and waits for the echo.
 
 pub mod outbox;
+pub mod run;

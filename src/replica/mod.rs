@@ -17,6 +17,7 @@ use rusqlite::Connection;
 
 use crate::apply::plan::Plan;
 use crate::capture::{Captured, install, remove};
+use crate::change::operation::ChangeKind;
 use crate::change::position::{BatchNumber, Incarnation, NodeId};
 use crate::changelog::in_flight::InFlight;
 use crate::changelog::pending::TablePending;
@@ -223,20 +224,23 @@ impl Replica {
     /// # Errors
     /// SQLite's.
     pub fn pending_changes(&self) -> Result<u64, SqliteError> {
-        let mut sum = 0_u64;
-        for table in self.captured.tables.iter().filter(|_| self.publish) {
-            let n: i64 = self
-                .conn
-                .prepare_cached(&format!(
-                    "SELECT count(*) FROM {} WHERE type <> {}",
-                    table.log,
-                    crate::change::operation::ChangeKind::Done.code()
-                ))
-                .and_then(|mut s| s.query_row([], |r| r.get(0)))
-                .doing("count the pending changes")?;
-            sum += n.cast_unsigned();
+        Ok(self.pending_by_table()?.iter().map(|(_, n)| n).sum())
+    }
+
+    /// How many captured changes have not come back as an echo, by table; tables without any are left out.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn pending_by_table(&self) -> Result<Vec<(String, u64)>, SqliteError> {
+        let mut out = Vec::new();
+        for table in self.captured.tables.iter().filter(|t| !t.log.is_empty()) {
+            let sql = format!("SELECT count(*) FROM {} WHERE type <> {}", table.log, ChangeKind::Done.code());
+            let n: i64 = self.conn.prepare_cached(&sql).and_then(|mut s| s.query_row([], |r| r.get(0))).doing("count the pending changes")?;
+            if n > 0 {
+                out.push((table.table.name.clone(), n.cast_unsigned()));
+            }
         }
-        Ok(sum)
+        Ok(out)
     }
 
     /// Memory of what a transaction did that was rolled back.

@@ -20,7 +20,7 @@ mod health;
 mod holder;
 mod kv;
 mod lease;
-//pub mod managed;
+pub mod managed;
 mod reader;
 mod session;
 mod setup;

@@ -18,8 +18,9 @@ use crate::config::ReplicationLogConfig;
 const DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
 
 impl Broker {
-    /// Makes the streams of shards 1 to `config.shards`, as far as they do not exist. Returns sentences for the operator, one
-    /// for each existing stream whose settings differ (changed instead when `config.update_existing`).
+    /// Makes the streams of shards 1 to `config.shards`, as far as they do not exist. Returns sentences for the operator: one
+    /// for each existing stream whose settings differ (changed instead when `config.update_existing`), and one for a server so old that
+    /// its full streams do not push back.
     /// With `drop_oldest` a full stream drops its oldest messages instead of refusing new ones.
     ///
     /// # Errors
@@ -31,6 +32,15 @@ impl Broker {
         drop_oldest: bool,
     ) -> Result<Vec<String>, StreamError> {
         let mut notices = Vec::new();
+        if !drop_oldest
+            && !self.client().is_server_compatible(2, 10, 5)
+            && let Some(version) = self.server_version()
+        {
+            notices.push(format!(
+                "nats-server {version} drops the oldest message of a full stream although it is told to refuse the new one \
+                 (corrected in 2.10.5); upgrade it, or keep replication_log.max_bytes far above what is ever needed"
+            ));
+        }
         for shard in (1..=config.shards).map(ShardId) {
             let wanted = self.wanted(shard, config, drop_oldest);
             self.ensure_stream(&wanted, config.update_existing, &mut notices)

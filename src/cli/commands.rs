@@ -1,0 +1,69 @@
+//! What the commands other than running do; each returns the text to show, or why it failed.
+
+use std::time::Duration;
+
+use super::args::Command;
+use super::exit::ExitCode;
+use crate::config::Config;
+use crate::control::client::{self, ClientError};
+use crate::control::{Request, lock};
+use crate::engine::Fatal;
+
+/// How long `-stop` and `-cleanup` wait for the daemon: more than it takes to publish what is pending.
+const DAEMON_DEADLINE: Duration = Duration::from_secs(60);
+
+/// `-check`: the configuration is sound; needs no network. Every fault was reported before this is reached.
+#[must_use]
+pub fn check(config: &Config, notices: &[String]) -> String {
+    let mut out = String::new();
+    for notice in notices {
+        out.push_str(&format!("note: {notice}\n"));
+    }
+    if !config.db_path.exists() {
+        out.push_str(&format!("note: the database {} does not exist yet\n", config.db_path.display()));
+    }
+    out.push_str("the configuration is valid");
+    out
+}
+
+/// `-stop`: asks the daemon of this database to stop, and waits until it has.
+///
+/// # Errors
+/// When it does not stop.
+pub fn stop(config: &Config) -> Result<String, Fatal> {
+    client::stop(&config.db_path, DAEMON_DEADLINE).map_err(|e| Fatal::new(code(&e), e))
+}
+
+/// `-cleanup` through the running daemon; `None` where none runs.
+#[must_use]
+pub fn cleanup(config: &Config) -> Option<Result<String, Fatal>> {
+    match lock::holder(&config.db_path) {
+        Ok(None) => return None,
+        Ok(Some(_)) => {}
+        Err(e) => return Some(Err(Fatal::new(ExitCode::Failed, e))),
+    }
+    let answer = client::request(&config.db_path, Request::Cleanup, DAEMON_DEADLINE, |_| {});
+    Some(answer.map_err(|e| Fatal::new(code(&e), e)))
+}
+
+/// A command whose feature is not built yet.
+///
+/// # Errors
+/// Always: the sentence that says so.
+pub fn not_built_yet(command: Command) -> Result<String, Fatal> {
+    let name = match command {
+        Command::SaveSnapshot => "-save-snapshot",
+        Command::SchemaStatus => "-schema-status",
+        Command::SchemaStatusCluster => "-schema-status-cluster",
+        Command::Run | Command::Check | Command::Cleanup | Command::Stop | Command::Version | Command::Help => "this command",
+    };
+    Err(Fatal::new(ExitCode::Unavailable, format!("{name} is not built yet in version {}", env!("CARGO_PKG_VERSION"))))
+}
+
+fn code(error: &ClientError) -> ExitCode {
+    match error {
+        ClientError::Refused { exit, .. } => ExitCode::ALL.into_iter().find(|c| c.number() == *exit).unwrap_or(ExitCode::Failed),
+        ClientError::Timeout { .. } => ExitCode::TempFail,
+        _ => ExitCode::Failed,
+    }
+}

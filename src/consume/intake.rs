@@ -1,0 +1,163 @@
+//! Reads the order stream, opens its messages and completes batches, ahead of the loop that applies them.
+//!
+//! Invariants: messages are handed over in stream order, none twice; what waits is bounded in number and bytes; a message is never skipped because
+//! something failed: it is tried again until it can be had.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::payload::{self, PayloadError, PieceCache};
+use crate::apply::incoming::{self, Body, Incoming};
+use crate::apply::order::{Verdict, judge_record};
+use crate::change::position::{Sequence, ShardId};
+use crate::codec::frame::message_hash;
+use crate::codec::spool::Spool;
+use crate::engine::Engine;
+use crate::http::status::Component;
+use crate::runtime::Backoff;
+use crate::state::node::Position;
+use crate::state::publishers::{LastTaken, Publishers};
+use crate::stream::{Broker, LogReader, StoredMessage, StreamError};
+
+/// Messages that wait to be applied.
+pub const QUEUE: usize = 4096;
+
+/// Bytes of them.
+pub const QUEUE_BYTES: usize = 32 << 20;
+
+/// How long a broken history is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// A message that waits to be applied; its bytes count against the queue's bound until it is dropped.
+pub struct Waiting {
+    message: Incoming,
+    bytes: OwnedSemaphorePermit,
+}
+
+impl Waiting {
+    /// The message, and what holds its bytes in the queue.
+    #[must_use]
+    pub fn into_parts(self) -> (Incoming, OwnedSemaphorePermit) {
+        (self.message, self.bytes)
+    }
+}
+
+/// Reads from `from` on until the receiver is gone.
+pub async fn run(engine: Arc<Engine>, broker: Broker, from: Position, mut publishers: Publishers, out: mpsc::Sender<Waiting>) {
+    let bytes = Arc::new(Semaphore::new(QUEUE_BYTES));
+    let mut position = from;
+    let mut cache = PieceCache::default();
+    let folder: PathBuf = engine.config.db_path.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| ".".into(), std::path::Path::to_path_buf);
+    loop {
+        if let Err(reason) = verify(&broker, position).await {
+            engine.halt(Some(reason));
+            tokio::select! {
+                () = out.closed() => return,
+                () = tokio::time::sleep(LOOK_AGAIN) => continue,
+            }
+        }
+        engine.halt(None);
+        let mut reader = broker.reader(ShardId::ORDER, position.sequence.next());
+        let mut link = broker.on_reconnect();
+        link.mark_unchanged();
+        loop {
+            let next = tokio::select! {
+                () = out.closed() => return,
+                // After each reconnect the history is compared again.
+                _ = link.changed() => {
+                    if link.borrow().connected { break } else { continue }
+                }
+                next = read(&mut reader) => next,
+            };
+            engine.metrics.stream_last.set(ShardId::ORDER, reader.health().snapshot().stream_last.0);
+            let message = match next {
+                Ok(message) => message,
+                Err(e) => {
+                    engine.status.failed(Component::Apply, &e);
+                    break;
+                }
+            };
+            let size = message.payload.len().clamp(1, QUEUE_BYTES);
+            let Ok(permit) = Arc::clone(&bytes).acquire_many_owned(u32::try_from(size).unwrap_or(1)).await else { return };
+            let mut opened = incoming::open(message.sequence, &message.payload);
+            match &mut opened.body {
+                Body::Payload => cache.keep(message.sequence, message.payload.clone()),
+                Body::Batch(batch) => {
+                    if judge_record(&publishers, &batch.record) == Verdict::Take {
+                        publishers.insert(
+                            batch.record.node,
+                            LastTaken { incarnation: batch.record.incarnation, batch: batch.record.batch, sequence: message.sequence },
+                        );
+                        let spool = Arc::new(Spool::new(folder.clone()));
+                        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+                        let mut missing = false;
+                        while let Err(e) = payload::gather(&broker, &mut cache, batch, &spool).await {
+                            if matches!(e, PayloadError::Missing { .. }) {
+                                missing = true;
+                                engine.halt(Some(e.to_string()));
+                            }
+                            engine.status.failed(Component::Apply, &e);
+                            tokio::select! {
+                                () = out.closed() => return,
+                                () = tokio::time::sleep(backoff.next_wait()) => {}
+                            }
+                        }
+                        if missing {
+                            engine.halt(None);
+                        }
+                    }
+                }
+                Body::Unreadable { .. } | Body::Newer(_) => {}
+            }
+            position = Position { sequence: opened.sequence, hash: opened.hash, ..position };
+            if out.send(Waiting { message: opened, bytes: permit }).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn read(reader: &mut LogReader) -> Result<StoredMessage, StreamError> {
+    reader.next().await
+}
+
+/// Whether the stream is still the one that was read up to `position`; otherwise why not, and what to do.
+async fn verify(broker: &Broker, position: Position) -> Result<(), String> {
+    const FETCH_DEADLINE: Duration = Duration::from_secs(5);
+    if position.sequence == Sequence(0) {
+        return Ok(());
+    }
+    let stream = broker.stream_name(ShardId::ORDER);
+    let state = loop {
+        match broker.stream_state(ShardId::ORDER).await {
+            Ok(state) => break state,
+            Err(StreamError::StreamMissing { .. }) => {
+                return Err(format!("stream {stream} is gone, of which this node has folded {} messages: bring it back from a backup of the broker", position.sequence));
+            }
+            // The reader waits for the broker, and shows in health.
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    };
+    if state.last < position.sequence {
+        return Err(format!(
+            "stream {stream} ends at {}, but this node has folded it up to {}: the broker has lost messages, or the stream was made anew",
+            state.last, position.sequence
+        ));
+    }
+    if state.first > position.sequence.next() {
+        return Err(format!(
+            "stream {stream} begins at {}, but this node has folded it only up to {}: it needs a snapshot",
+            state.first, position.sequence
+        ));
+    }
+    match broker.fetch(ShardId::ORDER, position.sequence, FETCH_DEADLINE).await {
+        Ok(Some(message)) if message_hash(&message.payload) != position.hash => {
+            Err(format!("message {} of stream {stream} is another than this node has folded: the broker has lost messages, and others stand in their place", position.sequence))
+        }
+        // Trimmed, or not to be had at the moment: the sequences fit.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,5 @@
+//! The inbound way: reading the order stream, fetching payload, and the loop that applies.
+
+pub mod intake;
+pub mod payload;
+pub mod run;

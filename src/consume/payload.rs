@@ -1,0 +1,120 @@
+//! The payload of large batches: pieces that passed by in the order stream are kept for a moment, everything else is fetched by its sequence.
+//!
+//! Invariant: memory is bounded by [`CACHE_BYTES`] and one window of fetches; sections go to the batch's spool as soon as they are whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use crate::apply::incoming::IncomingBatch;
+use crate::change::position::{Sequence, ShardId};
+use crate::codec::commit::SectionRef;
+use crate::codec::frame::{self, Kind, message_hash};
+use crate::codec::payload;
+use crate::codec::spool::Spool;
+use crate::stream::{Broker, StreamError};
+
+/// Bytes of pieces that are kept while their commit record has not come.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// Pieces fetched at once.
+const WINDOW: usize = 8;
+
+const FETCH_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why a batch's payload is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PayloadError {
+    /// The broker did not answer: try again.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// A commit record names a message that is not there.
+    #[error("shard {shard} has no message {sequence}, which a batch needs: the broker has lost it")]
+    Missing {
+        /// The shard.
+        shard: ShardId,
+        /// The message.
+        sequence: Sequence,
+    },
+    /// The spool failed.
+    #[error("could not put a large batch aside: {0}")]
+    Spool(#[from] std::io::Error),
+}
+
+/// Pieces of the order stream that may be needed soon.
+#[derive(Debug, Default)]
+pub struct PieceCache {
+    pieces: BTreeMap<Sequence, Bytes>,
+    bytes: usize,
+}
+
+impl PieceCache {
+    /// Keeps a piece that passed by; the oldest go when there are too many.
+    pub fn keep(&mut self, at: Sequence, message: Bytes) {
+        self.bytes += message.len();
+        self.pieces.insert(at, message);
+        while self.bytes > CACHE_BYTES {
+            let Some((_, oldest)) = self.pieces.pop_first() else { break };
+            self.bytes -= oldest.len();
+        }
+    }
+
+    fn take(&mut self, at: Sequence) -> Option<Bytes> {
+        let message = self.pieces.remove(&at)?;
+        self.bytes -= message.len();
+        Some(message)
+    }
+}
+
+/// Brings a batch's sections together.
+///
+/// # Errors
+/// See [`PayloadError`]; the batch is then as before, but for sections that are complete.
+pub async fn gather(broker: &Broker, cache: &mut PieceCache, batch: &mut IncomingBatch, spool: &Arc<Spool>) -> Result<(), PayloadError> {
+    let sections = batch.record.sections.clone();
+    for section in sections.iter().skip(batch.rows.len() + batch.covers.len()) {
+        let framed = gather_section(broker, cache, section).await?;
+        let whole = framed.len() as u64 == section.length && message_hash(&framed) == section.hash;
+        // A section that is not what its record says is damage that every node sees alike; what is added then does not open.
+        let framed = if whole { framed } else { b"damaged".to_vec() };
+        let blob = spool.put(framed.clone())?;
+        batch.add_section(section.kind, &framed, blob);
+    }
+    Ok(())
+}
+
+async fn gather_section(broker: &Broker, cache: &mut PieceCache, section: &SectionRef) -> Result<Vec<u8>, PayloadError> {
+    // The length is the publisher's word: no memory is taken on it.
+    let mut out = Vec::new();
+    for window in section.pieces.chunks(WINDOW) {
+        let mut found: BTreeMap<usize, Bytes> = BTreeMap::new();
+        let mut fetching = JoinSet::new();
+        for (i, &at) in window.iter().enumerate() {
+            match Some(at).filter(|_| section.shard == ShardId::ORDER).and_then(|at| cache.take(at)) {
+                Some(message) => {
+                    found.insert(i, message);
+                }
+                None => {
+                    let (broker, shard) = (broker.clone(), section.shard);
+                    fetching.spawn(async move { (i, at, broker.fetch(shard, at, FETCH_DEADLINE).await) });
+                }
+            }
+        }
+        for (i, sequence, fetched) in fetching.join_all().await {
+            let message = fetched?.ok_or(PayloadError::Missing { shard: section.shard, sequence })?;
+            found.insert(i, message.payload);
+        }
+        for message in found.into_values() {
+            // A piece that does not open adds nothing, and the section's hash does not fit then.
+            if let Ok((Kind::Payload, body)) = frame::open(&message)
+                && let Ok(piece) = payload::decode(&body)
+            {
+                out.extend_from_slice(piece.bytes);
+            }
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,317 @@
+//! The inbound loop: takes what the intake has ready, applies it in groups, and tells the publisher what came back.
+//!
+//! Invariants: a message leaves the queue only when its group is committed; nothing ends this loop but the end of the daemon: a locked
+//! database, a full disk, a schema that is behind are waited for, visibly.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::intake::{QUEUE, Waiting};
+use crate::apply::incoming::{Body, Incoming};
+use crate::change::position::{BatchNumber, Sequence, ShardId};
+use crate::cli::exit::ExitCode;
+use crate::codec::sequence_map::{self, SequenceMap};
+use crate::engine::Engine;
+use crate::http::status::{Component, Loop};
+use crate::replica::ReplicaError;
+use crate::replica::group::{Applied, ApplyOptions, Stopped};
+use crate::runtime::Backoff;
+use crate::sqlite::connection;
+use crate::sqlite::error::Fault;
+
+/// How long one transaction may hold the write lock before it ends at the next batch: an app that waits notices nothing.
+const HOLD_LOCK: Duration = Duration::from_millis(8);
+
+/// How long we wait for the write lock before letting the other loop have the replica.
+const LOCK_PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long a batch that would make our own flicker is held back for our echo.
+const HOLD_BATCH: Duration = Duration::from_secs(2);
+
+/// Messages applied in one call at most.
+const GROUP: usize = 1024;
+
+/// How long pieces alone may wait for company before they move the position.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// How often the sequence map and the gauges are brought up to date.
+const MIRROR: Duration = Duration::from_secs(1);
+
+/// How often a paused node looks whether its schema has changed.
+const LOOK_AT_SCHEMA: Duration = Duration::from_millis(100);
+
+/// The inbound loop.
+pub struct ConsumeLoop {
+    engine: Arc<Engine>,
+    runtime: Handle,
+    inbox: mpsc::Receiver<Waiting>,
+    /// Opened messages, and what holds their bytes in the queue.
+    messages: Vec<Incoming>,
+    permits: Vec<tokio::sync::OwnedSemaphorePermit>,
+    holding: Option<(BatchNumber, Instant)>,
+    mirrored: Option<(Instant, Sequence)>,
+    tidied: Instant,
+    backoff: Backoff,
+}
+
+impl ConsumeLoop {
+    /// A loop over what the intake sends.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, runtime: Handle, inbox: mpsc::Receiver<Waiting>) -> Self {
+        Self {
+            engine,
+            runtime,
+            inbox,
+            messages: Vec::new(),
+            permits: Vec::new(),
+            holding: None,
+            mirrored: None,
+            tidied: Instant::now(),
+            backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(2)),
+        }
+    }
+
+    /// Runs until `finished` says that nothing more is wanted.
+    pub fn run(mut self, finished: &dyn Fn() -> bool) {
+        let depth = self.engine.metrics.queues.queue("apply", QUEUE).ok();
+        while !finished() {
+            self.engine.status.progress(Loop::Consume);
+            self.mirror(false);
+            self.tidy();
+            if !self.receive() {
+                continue;
+            }
+            if let Some(depth) = &depth {
+                depth.set(i64::try_from(self.messages.len() + self.inbox.len()).unwrap_or(i64::MAX));
+            }
+            self.apply();
+        }
+        self.mirror(true);
+        self.engine.status.ended(Loop::Consume);
+    }
+
+    /// Gathers messages; `false` if there is nothing worth a transaction yet.
+    fn receive(&mut self) -> bool {
+        let worth = |m: &Incoming| !matches!(m.body, Body::Payload);
+        if self.messages.is_empty() || self.holding.is_some() || !self.messages.iter().any(worth) {
+            let wait = if self.holding.is_some() { Duration::from_millis(5) } else { IDLE };
+            match self.runtime.block_on(async { tokio::time::timeout(wait, self.inbox.recv()).await }) {
+                Ok(Some(w)) => self.push(w),
+                Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+                // Pieces that have waited long enough move the position by themselves.
+                Err(_) => return !self.messages.is_empty(),
+            }
+        }
+        while self.messages.len() < GROUP {
+            match self.inbox.try_recv() {
+                Ok(w) => self.push(w),
+                Err(_) => break,
+            }
+        }
+        self.holding.is_some() || self.messages.iter().any(worth)
+    }
+
+    fn push(&mut self, waiting: Waiting) {
+        let (message, permit) = waiting.into_parts();
+        self.messages.push(message);
+        self.permits.push(permit);
+    }
+
+    fn apply(&mut self) {
+        let engine = Arc::clone(&self.engine);
+        let shutdown = engine.shutdown.clone();
+        let stop = move || shutdown.is_forced();
+        let mut through = None;
+        if let Some((batch, since)) = self.holding {
+            let me = engine.config.node_id;
+            let echo = self.messages.iter().find(|m| matches!(&m.body, Body::Batch(b) if b.record.node.0 == me && b.record.batch == batch)).map(|m| m.sequence);
+            through = match echo {
+                Some(at) => Some(at),
+                // It does not come: others' changes do not wait for ever.
+                None if since.elapsed() >= HOLD_BATCH => self.messages.first().map(|m| m.sequence),
+                None => return,
+            };
+        }
+        let options = ApplyOptions { max_time: HOLD_LOCK, through, patience: LOCK_PATIENCE, stop: &stop };
+        let result = if engine.config.replicate {
+            engine.replica().apply(&self.messages, &options)
+        } else {
+            engine.replica().apply_echoes_only(&self.messages, LOCK_PATIENCE, &stop)
+        };
+        match result {
+            Ok(applied) => self.applied(&applied, through.is_some()),
+            Err(e) => self.failed(&e),
+        }
+    }
+
+    fn applied(&mut self, applied: &Applied, went_through: bool) {
+        let engine = Arc::clone(&self.engine);
+        let passed = applied.consumed.checked_sub(1).and_then(|i| self.messages.get(i)).map(|m| m.sequence);
+        self.messages.drain(..applied.consumed.min(self.messages.len()));
+        self.permits.drain(..applied.consumed.min(self.permits.len()));
+        if let Some(passed) = passed {
+            engine.echo(&applied.echoes, passed);
+            self.measure(applied);
+            engine.status.recovered(Component::Database);
+            engine.status.recovered(Component::Apply);
+            self.backoff.reset();
+            if went_through {
+                self.holding = None;
+            }
+        }
+        let paused = match &applied.stopped {
+            Stopped::No => None,
+            Stopped::Locked => {
+                engine.status.failed(Component::Apply, "the database is locked by another process");
+                return;
+            }
+            Stopped::Hold(batch) => {
+                if self.holding.is_none() {
+                    self.holding = Some((*batch, Instant::now()));
+                }
+                return;
+            }
+            Stopped::Schema(reason) => Some((format!("waiting for a change of the schema here: {reason}"), "schema")),
+            Stopped::Newer(version) => {
+                Some((format!("a message has format version {version}, which this program does not know: upgrade harmonylite on this node"), "format"))
+            }
+            Stopped::Doubled(incarnation) => {
+                let text = format!(
+                    "another daemon publishes under this node's id {} (incarnation {incarnation}): give each node its own node_id; stopping",
+                    engine.config.node_id
+                );
+                engine.fail(ExitCode::TempFail, text);
+                return;
+            }
+        };
+        engine.metrics.schema_mismatch_paused.set(i64::from(matches!(applied.stopped, Stopped::Schema(_))));
+        engine.metrics.apply_paused.set(paused.as_ref().map(|(_, kind)| *kind));
+        engine.status.set_schema_paused(match &applied.stopped {
+            Stopped::Schema(reason) => Some(reason.clone()),
+            _ => None,
+        });
+        if let Some((reason, _)) = paused {
+            if self.backoff.tries() == 0 {
+                tracing::error!(position = %engine.replica().position().sequence, "applying is paused, {reason}; it goes on by itself then");
+            }
+            engine.status.set_apply_paused(Some(reason));
+            let _ = self.backoff.next_wait();
+            self.wait_for_schema();
+        } else if !engine.is_halted() {
+            engine.status.set_apply_paused(None);
+        }
+    }
+
+    /// Until the schema changes, a message comes that may matter to shutdown, or a while has passed.
+    fn wait_for_schema(&self) {
+        const AT_LONGEST: Duration = Duration::from_secs(5);
+        let Ok(reader) = connection::open_reader(&self.engine.config.db_path) else { return };
+        let before = self.engine.replica().captured().schema_version;
+        let since = Instant::now();
+        while since.elapsed() < AT_LONGEST && !self.engine.shutdown.is_requested() {
+            self.engine.status.progress(Loop::Consume);
+            // The publishing loop may have taken the new schema into account already.
+            let now = connection::schema_version(&reader).unwrap_or(before);
+            if now != before || self.engine.replica().captured().schema_version != before {
+                return;
+            }
+            let _ = self.engine.shutdown.wait_timeout(LOOK_AT_SCHEMA);
+        }
+    }
+
+    fn failed(&mut self, error: &ReplicaError) {
+        let busy = matches!(error, ReplicaError::Sqlite(e) if matches!(e.fault(), Fault::Busy | Fault::Schema));
+        self.engine.status.failed(Component::Database, error);
+        if !busy && self.backoff.tries() == 0 {
+            let remedy = match error {
+                ReplicaError::Sqlite(e) => e.remedy().unwrap_or_default(),
+                _ => "",
+            };
+            tracing::error!(error = %error, remedy, "could not apply changes; trying again, nothing is lost");
+        }
+        let wait = self.backoff.next_wait();
+        if self.engine.shutdown.is_requested() {
+            std::thread::sleep(wait.min(Duration::from_millis(100)));
+        } else {
+            let _ = self.engine.shutdown.wait_timeout(wait);
+        }
+    }
+
+    fn measure(&self, applied: &Applied) {
+        let m = &self.engine.metrics;
+        let foreign = applied.scanned_at.len() as u64;
+        m.batches_applied.inc_by(foreign);
+        m.echoes.inc_by(applied.echoes.len() as u64);
+        if foreign > 0 {
+            m.rows_applied.inc_by(applied.fold.rows);
+            self.engine.status.replicated();
+        }
+        m.apply_transaction.observe(applied.held.as_secs_f64());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX));
+        for at in &applied.scanned_at {
+            m.commit_to_applied.observe(Duration::from_micros(now.saturating_sub(*at)).as_secs_f64());
+        }
+        for (reason, n) in &applied.ignored {
+            match *reason {
+                "duplicate" => m.ignored_duplicate.inc_by(*n),
+                "gap" => m.ignored_gap.inc_by(*n),
+                _ => m.ignored_stale_incarnation.inc_by(*n),
+            }
+        }
+        for (reason, n) in &applied.fold.conflicts {
+            m.conflicts.inc_by(reason, *n);
+        }
+        if applied.dead_letters > 0 {
+            m.dead_letters.add(i64::try_from(applied.dead_letters).unwrap_or(0));
+            tracing::error!(count = applied.dead_letters, "messages that no node can read went to the dead-letter journal, __harmonylite__dead_letters");
+            self.engine.status.set_dead_letters(u64::try_from(m.dead_letters.get()).unwrap_or(0));
+        }
+    }
+
+    /// Brings the sequence map and the slow gauges up to date.
+    fn mirror(&mut self, now: bool) {
+        if !now && self.mirrored.is_some_and(|(at, _)| at.elapsed() < MIRROR) {
+            return;
+        }
+        let (position, pending, map) = {
+            let replica = self.engine.replica();
+            let position = replica.position().sequence;
+            let map = SequenceMap {
+                version: sequence_map::VERSION,
+                node_id: replica.node_id().to_string(),
+                database_id: replica.database_id().to_owned(),
+                sequences: [(ShardId::ORDER.0, position)].into(),
+            };
+            let counting = Instant::now();
+            let pending = replica.pending_changes();
+            self.engine.metrics.count_changes.observe(counting.elapsed().as_secs_f64());
+            (position, pending, map)
+        };
+        let m = &self.engine.metrics;
+        m.position.set(ShardId::ORDER, position.0);
+        m.lag_messages.set(ShardId::ORDER, self.inbox.len() as u64 + self.messages.len() as u64);
+        if let Ok(pending) = pending {
+            m.pending_publish.set(i64::try_from(pending).unwrap_or(i64::MAX));
+            self.engine.status.set_pending(pending);
+        }
+        if self.mirrored.is_none_or(|(_, written)| written != position)
+            && let Err(e) = sequence_map::write(&self.engine.config.seq_map_path, &map)
+        {
+            tracing::warn!(error = %e, "the sequence map is not up to date; the positions in the database are");
+        }
+        self.mirrored = Some((Instant::now(), position));
+    }
+
+    fn tidy(&mut self) {
+        if self.tidied.elapsed() < self.engine.config.cleanup_interval {
+            return;
+        }
+        self.tidied = Instant::now();
+        if let Err(e) = self.engine.replica().tidy(LOCK_PATIENCE, &|| false) {
+            tracing::debug!(error = %e, "could not tidy; trying again later");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Stopping in good order: publishing what is pending, and removing all traces if that is wanted.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::session::Session;
+use super::{Fatal, Purpose};
+use crate::cli::exit::ExitCode;
+use crate::config::Config;
+use crate::control::{Reply, Request};
+use crate::engine::Engine;
+use crate::replica::Replica;
+
+/// Whether everything of ours is to be removed at the end, and who wants to know how it went.
+#[derive(Clone, Default)]
+pub struct CleanupRequest(Arc<Mutex<(bool, Vec<Reply>)>>);
+
+impl CleanupRequest {
+    /// A cleanup is wanted.
+    pub fn note(&self, _request: Request, reply: Option<Reply>) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.0 = true;
+        held.1.extend(reply);
+    }
+
+    /// Whether one is wanted.
+    pub fn is_wanted(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Tells everybody who asked how it went.
+    pub fn answer(&self, result: &Result<String, Fatal>) {
+        let replies = std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).1);
+        for reply in replies {
+            reply.done(result.as_ref().map(Clone::clone).map_err(|f| (f.reason.clone(), f.code.number())));
+        }
+    }
+}
+
+/// Ends when connecting is not worth waiting for any more: at a stop, or for a cleanup when it is given up.
+pub async fn wanted(engine: &Arc<Engine>, purpose: Purpose) {
+    match purpose {
+        Purpose::Replicate => engine.shutdown.requested().await,
+        Purpose::Cleanup => engine.shutdown.forced().await,
+    }
+}
+
+/// A cleanup without a broker does not wait for ever.
+pub fn give_up_after(engine: &Arc<Engine>, time: Duration) {
+    let engine = Arc::clone(engine);
+    tokio::spawn(async move {
+        tokio::time::sleep(time).await;
+        engine.shutdown.force("the time for publishing what is pending is up");
+    });
+}
+
+/// Publishes what is pending, until nothing is, or the time is up, or nobody wants to wait any more.
+pub async fn drain(engine: &Arc<Engine>, session: &Session, time: Duration) {
+    let until = Instant::now() + time;
+    while Instant::now() < until && !engine.shutdown.is_forced() {
+        // The publishing loop ends when nothing is left to scan; its last batch is done with when its echo has come.
+        let left = tokio::task::block_in_place(|| {
+            let replica = engine.replica();
+            replica.batch_in_flight().is_some() || replica.pending_changes().unwrap_or(0) > 0
+        });
+        if !left || !session.broker.is_connected() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            () = engine.shutdown.forced() => return,
+        }
+    }
+    tracing::warn!("not everything pending could be published before the stop; it is published after the next start");
+}
+
+/// Waits for a thread without blocking the others.
+pub async fn join(thread: std::thread::JoinHandle<()>) {
+    if tokio::task::spawn_blocking(move || thread.join()).await.is_ok_and(|r| r.is_err()) {
+        tracing::error!("a loop ended by a fault in this program");
+    }
+}
+
+/// Removes everything of ours from the database, and says exactly what was not published.
+pub fn remove_everything(mut replica: Replica, config: &Config) -> Result<String, Fatal> {
+    /// How long an app may hold the database's lock meanwhile.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let fault = |e: crate::sqlite::error::SqliteError| Fatal::new(ExitCode::Failed, e);
+    let dropped = replica.pending_by_table().map_err(fault)?;
+    let Some(objects) = replica.remove_everything(PATIENCE, &|| false).map_err(fault)? else {
+        return Err(Fatal::new(ExitCode::TempFail, format!("the database {} is locked by another process: nothing was removed, try again", config.db_path.display())));
+    };
+    for (table, changes) in &dropped {
+        tracing::error!(table, changes, "changes that could not be published are dropped with the change log; the rows stay as they are");
+    }
+    let text = format!("removed {objects} tables, triggers and views of harmonylite from {}", config.db_path.display());
+    if dropped.is_empty() {
+        Ok(text)
+    } else {
+        let list: Vec<String> = dropped.iter().map(|(t, n)| format!("{t}: {n}")).collect();
+        Ok(format!("{text}; changes that no other node has were dropped ({})", list.join(", ")))
+    }
+}

@@ -1,0 +1,172 @@
+//! The daemon: puts the rooms together, runs them, and takes them apart again in order.
+//!
+//! ```text
+//!  lock ─▶ HTTP ─▶ database (capture from here on) ─▶ publish loop
+//!                                                     └▶ broker ─▶ lease ─▶ incarnation ─▶ intake ─▶ consume loop
+//! ```
+//!
+//! Invariants: changes are captured before anything needs the network; a broker that is not there and a database that is locked are waited for, for
+//! ever; a clean stop publishes what is pending, within a deadline.
+
+mod ending;
+mod session;
+mod start;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::cli::exit::ExitCode;
+use crate::config::Config;
+use crate::consume::intake::{self, QUEUE};
+use crate::consume::run::ConsumeLoop;
+use crate::control::{InstanceLock, Request};
+use crate::engine::Engine;
+use crate::http::HttpServers;
+use crate::http::status::Status;
+use crate::publish::run::PublishLoop;
+use crate::runtime::{Shutdown, notify, signals};
+use crate::telemetry::metrics::Metrics;
+
+/// What the daemon is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Replicate until asked to stop.
+    Replicate,
+    /// Publish what is pending, remove everything of ours, and end.
+    Cleanup,
+}
+
+pub use crate::engine::Fatal;
+
+/// How long a stop may take to publish what is pending. systemd waits 90 s before it kills.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long `-cleanup` tries to publish what is pending before it says what it drops.
+const CLEANUP_DRAIN: Duration = Duration::from_secs(30);
+
+/// Runs until the end; the exit code says how it went.
+///
+/// # Errors
+/// [`Fatal`] with the sentence to show.
+pub async fn run(config: Config, purpose: Purpose) -> Result<(), Fatal> {
+    let lock = InstanceLock::acquire(&config.db_path).map_err(|e| start::lock_fault(&e))?;
+    let shutdown = Shutdown::new();
+    signals::install(&shutdown).map_err(|e| Fatal::new(ExitCode::Software, format!("could not listen for signals: {e}")))?;
+    let node = crate::change::position::NodeId(config.node_id);
+    let status = Status::new(node, config.publish, config.replicate);
+    let metrics = Metrics::new(&config.prometheus, node).map_err(|e| Fatal::new(ExitCode::Config, e))?;
+    // Endpoints answer while the rest waits and while it drains.
+    let http_end = Shutdown::new();
+    let http = HttpServers::start(&config.prometheus, &config.health_check, &metrics, &status, &http_end)
+        .await
+        .map_err(|e| Fatal::new(ExitCode::CannotCreate, e))?;
+    let ended = serve(config, purpose, &shutdown, &status, &metrics).await;
+    http_end.request("stopped");
+    http.finished().await;
+    drop(lock);
+    ended
+}
+
+async fn serve(config: Config, purpose: Purpose, shutdown: &Shutdown, status: &Status, metrics: &Metrics) -> Result<(), Fatal> {
+    let Some(replica) = start::open_database(&config, shutdown, status).await? else { return Ok(()) };
+    status.set_db_connected(true);
+    status.set_capture(config.publish, replica.captured().tables.len() as u64);
+    if purpose == Purpose::Cleanup && start::nothing_pending(&replica)? {
+        return ending::remove_everything(replica, &config).map(|text| tracing::info!("{text}"));
+    }
+    start::look_at_sequence_map(&config, &replica)?;
+    let engine = Engine::new(config, shutdown.clone(), status.clone(), metrics.clone(), replica);
+    let cleanup = ending::CleanupRequest::default();
+    let control = start::control(&engine, &cleanup)?;
+    let publishing = start::thread("publish", {
+        let publish = PublishLoop::new(Arc::clone(&engine), tokio::runtime::Handle::current()).map_err(|e| Fatal::new(ExitCode::Failed, e))?;
+        move || publish.run()
+    })?;
+    status.set_started();
+    notify::ready("capturing changes; connecting to NATS");
+    let watchdog = tokio::spawn(notify::watchdog({
+        let status = status.clone();
+        move || status.is_alive()
+    }));
+    if purpose == Purpose::Cleanup {
+        cleanup.note(Request::Cleanup, None);
+        ending::give_up_after(&engine, CLEANUP_DRAIN);
+    }
+
+    // Everything that needs the broker, beside the request to stop.
+    let session = {
+        let connecting = session::begin(&engine);
+        tokio::pin!(connecting);
+        tokio::select! {
+            session = &mut connecting => Some(session),
+            () = ending::wanted(&engine, purpose) => None,
+        }
+    };
+    let outcome = match session {
+        Some(Ok(session)) => run_session(&engine, session, purpose, &cleanup).await,
+        Some(Err(fatal)) => {
+            shutdown.force(fatal.reason.clone());
+            Err(fatal)
+        }
+        None => Ok(()),
+    };
+    status.set_stopping();
+    notify::stopping("stopping");
+    shutdown.request("end");
+    // The loop has nothing to wait for any more; what is pending stays in the change log.
+    shutdown.force("end");
+    ending::join(publishing).await;
+    watchdog.abort();
+    let outcome = outcome.and(engine.fatal());
+    let result = match (outcome, cleanup.is_wanted()) {
+        (Ok(()), true) => match Arc::try_unwrap(engine) {
+            Ok(engine) => {
+                let config = engine.config.clone();
+                ending::remove_everything(engine.into_replica(), &config)
+            }
+            Err(_) => Err(Fatal::new(ExitCode::Software, "cleanup found the database still in use by this process")),
+        },
+        (Ok(()), false) => Ok("stopped".to_owned()),
+        (Err(fatal), _) => Err(fatal),
+    };
+    cleanup.answer(&result);
+    control.stop().await;
+    result.map(|text| tracing::info!("{text}"))
+}
+
+/// Both loops, until the stop.
+async fn run_session(engine: &Arc<Engine>, session: session::Session, purpose: Purpose, cleanup: &ending::CleanupRequest) -> Result<(), Fatal> {
+    let (sender, inbox) = mpsc::channel(QUEUE);
+    let reading = tokio::spawn(intake::run(Arc::clone(engine), session.broker.clone(), session.from, session.publishers.clone(), sender));
+    let finished = Shutdown::new();
+    let consuming = start::thread("consume", {
+        let (consume, finished) = (ConsumeLoop::new(Arc::clone(engine), tokio::runtime::Handle::current(), inbox), finished.clone());
+        move || consume.run(&|| finished.is_requested())
+    })?;
+    engine.set_broker(session.broker.clone());
+    engine.status.set_nats_connected(true);
+    notify::status("replicating");
+    tracing::info!(position = %session.from.sequence, "replicating");
+    if purpose == Purpose::Cleanup {
+        engine.shutdown.request("cleanup");
+    }
+    let kept = tokio::select! {
+        lost = session::keep(engine, &session) => Err(lost),
+        () = engine.shutdown.requested() => Ok(()),
+    };
+    if let Err(fatal) = &kept {
+        engine.shutdown.force(fatal.reason.clone());
+    } else {
+        engine.status.set_stopping();
+        notify::stopping("publishing what is pending");
+        ending::drain(engine, &session, if cleanup.is_wanted() { CLEANUP_DRAIN } else { DRAIN }).await;
+    }
+    finished.request("end");
+    ending::join(consuming).await;
+    reading.abort();
+    let _ = reading.await;
+    session.end().await;
+    kept
+}

@@ -1,0 +1,143 @@
+//! The steps before the loops: the lock, the database, the sequence map, the control socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Fatal;
+use super::ending::CleanupRequest;
+use crate::change::position::NodeId;
+use crate::cli::exit::ExitCode;
+use crate::codec::sequence_map::{self, SequenceMapError};
+use crate::config::Config;
+use crate::control::{ControlServer, LockError, Request};
+use crate::engine::Engine;
+use crate::http::status::{Component, Status};
+use crate::replica::lifecycle::OpenOptions;
+use crate::replica::{Replica, ReplicaError};
+use crate::runtime::{Backoff, Shutdown};
+use crate::sqlite::error::Fault;
+use crate::state::StateError;
+
+/// What it means that the lock beside the database is not to be had.
+pub fn lock_fault(error: &LockError) -> Fatal {
+    let code = match error {
+        LockError::Held { .. } => ExitCode::TempFail,
+        _ => ExitCode::CannotCreate,
+    };
+    Fatal::new(code, error)
+}
+
+/// Opens the database and installs capture. Waits for a database that is locked or a disk that is full; `None` if asked to stop meanwhile.
+pub async fn open_database(config: &Config, shutdown: &Shutdown, status: &Status) -> Result<Option<Replica>, Fatal> {
+    /// How long one try waits for the lock.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    if !config.db_path.exists() {
+        tracing::warn!(
+            database = %config.db_path.display(),
+            "there is no database: an empty one is made, and tables are replicated as soon as they are created in it"
+        );
+    }
+    let options = OpenOptions {
+        node_id: NodeId(config.node_id),
+        publish: config.publish,
+        include: config.replication.include.clone(),
+        exclude: config.replication.exclude.clone(),
+    };
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    loop {
+        let (path, options, stop) = (config.db_path.clone(), options.clone(), shutdown.clone());
+        let opened = tokio::task::spawn_blocking(move || Replica::open(&path, &options, PATIENCE, &|| stop.is_requested()))
+            .await
+            .map_err(|e| Fatal::new(ExitCode::Software, e))?;
+        let error = match opened {
+            Ok(replica) => {
+                status.recovered(Component::Database);
+                let captured = replica.captured();
+                tracing::info!(
+                    database = %config.db_path.display(), node = config.node_id, tables = captured.tables.len(), position = %replica.position().sequence,
+                    "capturing changes"
+                );
+                return Ok(Some(replica));
+            }
+            Err(e) => e,
+        };
+        if let Some(fatal) = hopeless(&error) {
+            return Err(fatal);
+        }
+        if shutdown.is_requested() {
+            return Ok(None);
+        }
+        if backoff.tries() == 0 {
+            tracing::warn!(error = %error, "waiting for the database");
+        }
+        status.failed(Component::Database, &error);
+        shutdown.sleep(backoff.next_wait()).await;
+    }
+}
+
+/// Faults that waiting does not mend.
+fn hopeless(error: &ReplicaError) -> Option<Fatal> {
+    let code = match error {
+        ReplicaError::State(StateError::Newer { .. }) => return Some(Fatal::new(ExitCode::DataError, error)),
+        ReplicaError::Locked { .. } | ReplicaError::Spool(_) => return None,
+        ReplicaError::Sqlite(e) | ReplicaError::State(StateError::Sqlite(e)) => match e.fault() {
+            Fault::Busy | Fault::Disk | Fault::Schema => return None,
+            Fault::ReadOnly => ExitCode::NoPermission,
+            Fault::Corrupt => ExitCode::DataError,
+            Fault::Unique | Fault::Other => ExitCode::Failed,
+        },
+    };
+    let remedy = match error {
+        ReplicaError::Sqlite(e) | ReplicaError::State(StateError::Sqlite(e)) => e.remedy(),
+        ReplicaError::State(_) | ReplicaError::Locked { .. } | ReplicaError::Spool(_) => None,
+    };
+    Some(Fatal::new(code, remedy.map_or_else(|| error.to_string(), |r| format!("{error}; {r}"))))
+}
+
+/// Whether the change logs hold nothing that was not published.
+pub fn nothing_pending(replica: &Replica) -> Result<bool, Fatal> {
+    Ok(replica.pending_changes().map_err(|e| Fatal::new(ExitCode::Failed, e))? == 0)
+}
+
+/// Reads the sequence map, which decides nothing but whether a full recovery is asked for.
+pub fn look_at_sequence_map(config: &Config, replica: &Replica) -> Result<(), Fatal> {
+    let folded = replica.position().sequence;
+    match sequence_map::read(&config.seq_map_path) {
+        Ok(None) if folded.0 > 0 => {
+            tracing::warn!(
+                file = %config.seq_map_path.display(), position = %folded,
+                "the sequence map was removed, which asks for a full recovery from a snapshot; there is none, so the data are kept, and replication goes on from the position in the database"
+            );
+        }
+        Ok(Some(map)) if map.database_id != replica.database_id() => {
+            tracing::warn!(file = %config.seq_map_path.display(), "the sequence map is another database's: it is written anew from the positions in this database");
+        }
+        Ok(_) => {}
+        Err(e @ SequenceMapError::Newer { .. }) => return Err(Fatal::new(ExitCode::DataError, e)),
+        Err(e @ (SequenceMapError::Damaged { .. } | SequenceMapError::Io { .. })) => tracing::warn!("{e}"),
+    }
+    Ok(())
+}
+
+/// Listens for `-stop` and `-cleanup`.
+pub fn control(engine: &Arc<Engine>, cleanup: &CleanupRequest) -> Result<ControlServer, Fatal> {
+    let (shutdown, cleanup) = (engine.shutdown.clone(), cleanup.clone());
+    ControlServer::start(&engine.config.db_path, move |request, reply| match request {
+        Request::Ping => reply.done(Ok("running".to_owned())),
+        Request::Stop => {
+            shutdown.request("-stop");
+            reply.done(Ok("stopping".to_owned()));
+        }
+        Request::Cleanup => {
+            reply.progress("publishing what is pending");
+            cleanup.note(request, Some(reply));
+            shutdown.request("-cleanup");
+        }
+    })
+    .map_err(|e| Fatal::new(ExitCode::CannotCreate, e))
+}
+
+/// A named thread.
+pub fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, Fatal> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|e| Fatal::new(ExitCode::Software, format!("could not start a thread: {e}")))
+}
