@@ -4,6 +4,9 @@ CARGO ?= cargo
 PYTHON ?= python3
 SEEDS ?= 1000
 
+# The scripts import one another; the tree stays clean.
+export PYTHONDONTWRITEBYTECODE = 1
+
 .DEFAULT_GOAL := help
 .PHONY: help build test demo bench lint deny simulate clean-demo pip
 

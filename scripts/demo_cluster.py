@@ -34,11 +34,11 @@ enabled = false
 
 [prometheus]
 enable = true
-bind = "127.0.0.1:{port}"
+bind = "127.0.0.1:{metrics_port}"
 
 [health_check]
 enable = true
-bind = "127.0.0.1:{port}"
+bind = "127.0.0.1:{health_port}"
 """
 
 
@@ -67,10 +67,10 @@ def die_with_parent():
 class Node:
     """One node. `number` is its node_id."""
 
-    def __init__(self, number, folder, binary, port, nats):
+    def __init__(self, number, folder, binary, ports, nats):
         self.number = number
         self.binary = binary
-        self.port = port
+        self.metrics_port, self.health_port = ports
         self.database = os.path.join(folder, f"node-{number}", "app.db")
         os.makedirs(os.path.dirname(self.database))
         self.log = os.path.join(folder, f"node-{number}", "harmonylite.log")
@@ -78,7 +78,10 @@ class Node:
         with open(self.config, "w") as file:
             # A TOML basic string and a JSON string are written alike.
             database = json.dumps(self.database)
-            file.write(CONFIG.format(number=number, port=port, database=database, nats=nats))
+            file.write(CONFIG.format(
+                number=number, database=database, nats=nats,
+                metrics_port=self.metrics_port, health_port=self.health_port,
+            ))
         self.process = None
 
     def app(self):
@@ -98,8 +101,8 @@ class Node:
         if self.process is not None and self.process.poll() is not None:
             raise NodeError(f"the daemon of node {self.number} ended with code {self.process.returncode}")
 
-    def get(self, path):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+    def get(self, port, path):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -111,7 +114,7 @@ class Node:
         """(healthy, what it says); a node that does not answer yet is not healthy."""
         self.check()
         try:
-            status, body = self.get("/health")
+            status, body = self.get(self.health_port, "/health")
         except (OSError, http.client.HTTPException) as error:
             return False, str(error)
         try:
@@ -124,7 +127,7 @@ class Node:
         """{name: sum over its series} of the daemon's numbers; empty while it does not answer."""
         self.check()
         try:
-            status, body = self.get("/metrics")
+            status, body = self.get(self.metrics_port, "/metrics")
         except (OSError, http.client.HTTPException):
             return {}
         found = {}
@@ -159,15 +162,15 @@ class Cluster:
     """Three nodes in a folder of their own."""
 
     def __init__(self, folder, binary, nats_server):
-        nats_port, *ports = free_ports(4)
+        nats_port, *ports = free_ports(7)
         managed = (
             f'# No urls: this daemon runs the nats-server.\nserver_path = {json.dumps(nats_server)}\n'
             f'bind_address = "127.0.0.1:{nats_port}"'
         )
         remote = f'urls = ["nats://127.0.0.1:{nats_port}"]'
         self.nodes = [
-            Node(number, folder, binary, port, managed if number == 1 else remote)
-            for number, port in enumerate(ports, start=1)
+            Node(number, folder, binary, pair, managed if number == 1 else remote)
+            for number, pair in enumerate(zip(ports[::2], ports[1::2]), start=1)
         ]
 
     def start(self, healthy_within):

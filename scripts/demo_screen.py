@@ -1,9 +1,10 @@
 """What the demo shows while it runs: one live screen on a terminal, else a line a second."""
 
+import shutil
 import sys
 import time
 
-BAR = 30
+BAR = 20
 
 
 def number(value):
@@ -50,7 +51,9 @@ class Screen:
                 f"pending {number(s['pending']):>9}   behind {number(s['behind']):>5}   lag {milliseconds(s['lag']):>10}"
                 for s in samples
             ]
-            sys.stdout.write("".join(f"{line}\x1b[K\n" for line in lines))
+            # A line that wraps would count as two when the screen is drawn anew.
+            width = shutil.get_terminal_size().columns - 1
+            sys.stdout.write("".join(f"{line[:width]}\x1b[K\n" for line in lines))
             sys.stdout.flush()
             self.drawn = len(lines)
         elif now - self.last_line >= 1.0:

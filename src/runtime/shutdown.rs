@@ -3,7 +3,9 @@
 //! Invariants: the request is never taken back; the first cause is the one that counts; who asks after
 //! the request was made hears it at once.
 //!
-//!     running ── request(cause) ──▶ draining ── force() ──▶ forced (stop draining, leave now)
+//! ```text
+//! running ── request(cause) ──▶ draining ── force() ──▶ forced (stop draining, leave now)
+//! ```
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
