@@ -18,6 +18,7 @@ pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod consume;
+pub mod control;
 pub mod engine;
 pub mod publish;
 pub mod replica;

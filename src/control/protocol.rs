@@ -1,0 +1,251 @@
+//! What is said over the control socket: one JSON object a line, one request a connection.
+//!
+//! ```text
+//!     client  {"command":"cleanup"}
+//!     server  {"progress":"12 changes are still to be published"}     none or more
+//!     server  {"ok":true,"message":"..."}                             the last line, or
+//!             {"ok":false,"error":"...","exit":75}
+//! ```
+//!
+//! Invariants: no line is longer than [`LINE`]; a request that is not wholly understood does nothing, so that an
+//! older daemon never does half of what a newer client asks.
+
+use serde::{Deserialize, Serialize};
+
+/// The longest line, in bytes, its newline included.
+pub(super) const LINE: usize = 64 * 1024;
+/// The longest text in an answer, in bytes. Every byte may take six as JSON, and the line must hold it.
+const TEXT: usize = 8 * 1024;
+/// The longest part of an unknown command that the refusal repeats, in characters.
+const SHOWN: usize = 64;
+/// `sysexits.h`: the request is wrong.
+const USAGE: u8 = 64;
+
+/// What a daemon can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// Publish what is pending within the usual deadline, then end.
+    Stop,
+    /// Publish what is pending, remove everything of ours from the database, then end.
+    Cleanup,
+    /// Answer.
+    Ping,
+}
+
+/// Why a request is not done; goes to the client as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// One sentence with the remedy.
+    pub message: String,
+    /// The exit code that the client's process should end with, never 0.
+    pub exit: u8,
+}
+
+impl Refusal {
+    /// A refusal for the reason `message`; the client's process ends with `exit` (1 where 0 is given).
+    pub fn new(message: impl Into<String>, exit: u8) -> Self {
+        Self {
+            message: message.into(),
+            exit: exit.max(1),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RequestLine {
+    command: String,
+}
+
+impl Request {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Stop, Self::Cleanup, Self::Ping];
+
+    /// As it stands in a request.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Cleanup => "cleanup",
+            Self::Ping => "ping",
+        }
+    }
+
+    pub(super) fn encode(self) -> Vec<u8> {
+        encoded(&RequestLine {
+            command: self.name().to_owned(),
+        })
+    }
+
+    pub(super) fn decode(line: &[u8]) -> Result<Self, Refusal> {
+        let line: RequestLine = serde_json::from_slice(line).map_err(|_| {
+            Refusal::new(
+                "the request is not understood; send one line like {\"command\":\"ping\"}",
+                USAGE,
+            )
+        })?;
+        Self::ALL
+            .into_iter()
+            .find(|request| request.name() == line.command)
+            .ok_or_else(|| {
+                let shown: String = line.command.chars().take(SHOWN).collect();
+                let known = Self::ALL.map(Self::name).join(", ");
+                Refusal::new(
+                    format!("{shown:?} is not a known command; known are {known}"),
+                    USAGE,
+                )
+            })
+    }
+}
+
+/// One line of the server's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// What is under way.
+    Progress(String),
+    /// The last line.
+    Done(Result<String, Refusal>),
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct AnswerLine {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ok: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit: Option<u8>,
+}
+
+impl Answer {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let empty = AnswerLine::default();
+        encoded(&match self {
+            Self::Progress(text) => AnswerLine {
+                progress: Some(short(text)),
+                ..empty
+            },
+            Self::Done(Ok(message)) => AnswerLine {
+                ok: Some(true),
+                message: Some(short(message)),
+                ..empty
+            },
+            Self::Done(Err(refusal)) => AnswerLine {
+                ok: Some(false),
+                error: Some(short(&refusal.message)),
+                exit: Some(refusal.exit),
+                ..empty
+            },
+        })
+    }
+
+    /// `None` when the line is no answer.
+    pub(super) fn decode(line: &[u8]) -> Option<Self> {
+        let line: AnswerLine = serde_json::from_slice(line).ok()?;
+        match (line.ok, line.progress) {
+            (None, Some(text)) => Some(Self::Progress(text)),
+            (Some(true), None) => Some(Self::Done(Ok(line.message.unwrap_or_default()))),
+            (Some(false), None) => Some(Self::Done(Err(Refusal::new(
+                line.error?,
+                line.exit.unwrap_or(1),
+            )))),
+            _ => None,
+        }
+    }
+}
+
+fn short(text: &str) -> String {
+    if text.len() <= TEXT {
+        return text.to_owned();
+    }
+    let mut end = TEXT;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}...", text.get(..end).unwrap_or_default())
+}
+
+/// One line. Structs of texts and numbers always have one.
+fn encoded(line: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(line).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_these_lines() {
+        for request in Request::ALL {
+            let line = format!("{{\"command\":\"{}\"}}\n", request.name());
+            assert_eq!(request.encode(), line.as_bytes());
+            assert_eq!(Request::decode(line.as_bytes()), Ok(request));
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_not_wholly_understood_is_refused() {
+        for line in [
+            "",
+            "stop",
+            "{}",
+            "{\"command\":1}",
+            "{\"command\":\"stop\",\"force\":true}",
+            "{\"command\":\"stop\"}{\"command\":\"stop\"}",
+        ] {
+            let refusal = Request::decode(line.as_bytes()).unwrap_err();
+            assert_eq!(
+                refusal.to_string(),
+                "the request is not understood; send one line like {\"command\":\"ping\"}"
+            );
+            assert_eq!(refusal.exit, 64);
+        }
+        let refusal = Request::decode(b"{\"command\":\"Stop\"}").unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "\"Stop\" is not a known command; known are stop, cleanup, ping"
+        );
+    }
+
+    #[test]
+    fn answers_are_these_lines() {
+        for (answer, line) in [
+            (Answer::Progress("a".into()), "{\"progress\":\"a\"}\n"),
+            (
+                Answer::Done(Ok("b".into())),
+                "{\"ok\":true,\"message\":\"b\"}\n",
+            ),
+            (
+                Answer::Done(Err(Refusal::new("c", 75))),
+                "{\"ok\":false,\"error\":\"c\",\"exit\":75}\n",
+            ),
+        ] {
+            assert_eq!(answer.encode(), line.as_bytes());
+            assert_eq!(Answer::decode(line.as_bytes()), Some(answer));
+        }
+        for line in [
+            "",
+            "{}",
+            "{\"ok\":false}",
+            "{\"ok\":true,\"progress\":\"a\"}",
+        ] {
+            assert_eq!(Answer::decode(line.as_bytes()), None, "{line}");
+        }
+        assert_eq!(Refusal::new("a failure is never exit 0", 0).exit, 1);
+    }
+
+    #[test]
+    fn no_text_outgrows_a_line() {
+        for text in ["\u{1}".repeat(LINE), "\u{20ac}".repeat(LINE)] {
+            let line = Answer::Done(Ok(text)).encode();
+            assert!(line.len() <= LINE);
+            assert!(matches!(Answer::decode(&line), Some(Answer::Done(Ok(_)))));
+        }
+    }
+}
