@@ -7,7 +7,7 @@
 //!             {"ok":false,"error":"...","exit":75}
 //! ```
 //!
-//! Invariants: no line is longer than [`LINE`]; a request that is not wholly understood does nothing, so that an
+//! Invariants: no line is longer than 64 KiB; a request that is not wholly understood does nothing, so that an
 //! older daemon never does half of what a newer client asks.
 
 use serde::{Deserialize, Serialize};

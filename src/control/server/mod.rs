@@ -1,9 +1,9 @@
 //! The daemon's control socket: who may ask, how many at once, and for how long.
 //!
 //! Invariants: only the holder of a database's lock serves its socket; only the daemon's own user and root are
-//! heard; at most [`CONNECTIONS`] connections, each with at most one request line in memory, read within a
+//! heard; at most 16 connections, each with at most one request line in memory, read within a
 //! deadline; a request gets exactly one final answer, whatever becomes of its handler; stopping takes at most
-//! [`ENDING`].
+//! two seconds.
 
 mod connection;
 mod reply;
