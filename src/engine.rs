@@ -3,12 +3,14 @@
 //! Invariants: the loops never wait for one another while they hold the replica; a halt stops publishing as well as applying, since what would be
 //! published onto a broken history could not be folded.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::change::position::{BatchNumber, Sequence};
+use crate::changelog::in_flight::WINDOW;
 use crate::cli::exit::ExitCode;
 use crate::config::Config;
 use crate::http::status::Status;
@@ -47,32 +49,31 @@ pub struct Fatal {
 impl Fatal {
     /// A reason with its code.
     pub fn new(code: ExitCode, reason: impl std::fmt::Display) -> Self {
-        Self { code, reason: reason.to_string() }
+        Self {
+            code,
+            reason: reason.to_string(),
+        }
     }
 }
 
 /// What the consuming loop has seen.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 struct Echo {
     batch: BatchNumber,
     passed: Sequence,
-}
-
-/// How waiting for an echo ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EchoWait {
-    /// The batch was folded.
-    Came,
-    /// Everything up to the message that was acknowledged was passed, and the batch was not among it: it is lost.
-    Vanished,
-    /// Not yet.
-    NotYet,
+    sent: VecDeque<(BatchNumber, Instant)>,
 }
 
 impl Engine {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(config: Config, shutdown: Shutdown, status: Status, metrics: Metrics, replica: Replica) -> Arc<Self> {
+    pub fn new(
+        config: Config,
+        shutdown: Shutdown,
+        status: Status,
+        metrics: Metrics,
+        replica: Replica,
+    ) -> Arc<Self> {
         Arc::new(Self {
             config,
             shutdown,
@@ -105,7 +106,7 @@ impl Engine {
 
     /// Batches came back, and everything up to `passed` is done with.
     pub fn echo(&self, batches: &[BatchNumber], passed: Sequence) {
-        let mut echo = self.echo.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut echo = self.lock_echo();
         echo.passed = echo.passed.max(passed);
         if let Some(last) = batches.iter().max() {
             echo.batch = echo.batch.max(*last);
@@ -113,24 +114,59 @@ impl Engine {
         self.echoed.notify_all();
     }
 
-    /// Waits for a batch's echo. `acknowledged`: where the broker says that it stands.
+    /// Waits for a batch's echo to be folded, at most for `timeout`; whether it was.
     #[must_use]
-    pub fn wait_echo(&self, batch: BatchNumber, acknowledged: Option<Sequence>, timeout: Duration) -> EchoWait {
-        let deadline = Instant::now() + timeout;
-        let mut echo = self.echo.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if echo.batch >= batch {
-                return EchoWait::Came;
-            }
-            if acknowledged.is_some_and(|a| echo.passed >= a) {
-                return EchoWait::Vanished;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return EchoWait::NotYet;
-            }
-            echo = self.echoed.wait_timeout(echo, left).unwrap_or_else(PoisonError::into_inner).0;
+    pub fn wait_echo(&self, batch: BatchNumber, timeout: Duration) -> bool {
+        let echo = self.lock_echo();
+        let (echo, _) = self
+            .echoed
+            .wait_timeout_while(echo, timeout, |e| e.batch < batch)
+            .unwrap_or_else(PoisonError::into_inner);
+        echo.batch >= batch
+    }
+
+    /// The last batch whose echo was folded.
+    #[must_use]
+    pub fn echoed(&self) -> BatchNumber {
+        self.lock_echo().batch
+    }
+
+    /// The last message that is done with.
+    #[must_use]
+    pub fn passed(&self) -> Sequence {
+        self.lock_echo().passed
+    }
+
+    /// A batch goes out for the first time.
+    pub fn sending(&self, batch: BatchNumber) {
+        let mut echo = self.lock_echo();
+        // As many as may be in flight; those beyond were resent for long, and tell nothing.
+        if echo.sent.len() >= WINDOW {
+            echo.sent.pop_front();
         }
+        echo.sent.push_back((batch, Instant::now()));
+    }
+
+    /// A batch of ours has come back from the stream.
+    pub fn arrived(&self, batch: BatchNumber) {
+        let mut echo = self.lock_echo();
+        while let Some((sent, at)) = echo
+            .sent
+            .front()
+            .copied()
+            .filter(|(sent, _)| *sent <= batch)
+        {
+            if sent == batch {
+                self.metrics
+                    .publish_to_echo
+                    .observe(at.elapsed().as_secs_f64());
+            }
+            echo.sent.pop_front();
+        }
+    }
+
+    fn lock_echo(&self) -> MutexGuard<'_, Echo> {
+        self.echo.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishing and applying stand still for this reason, or go on.
@@ -142,7 +178,9 @@ impl Engine {
                 None => tracing::info!("replication goes on"),
             }
             self.status.set_apply_paused(reason.clone());
-            self.metrics.apply_paused.set(reason.as_ref().map(|_| "history"));
+            self.metrics
+                .apply_paused
+                .set(reason.as_ref().map(|_| "history"));
             *halted = reason;
         }
     }
@@ -164,12 +202,17 @@ impl Engine {
     /// The replica, when nobody else has it any more.
     #[must_use]
     pub fn into_replica(self) -> Replica {
-        self.replica.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.replica
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether publishing and applying stand still.
     #[must_use]
     pub fn is_halted(&self) -> bool {
-        self.halted.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.halted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
     }
 }

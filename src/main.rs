@@ -28,9 +28,15 @@ fn main() -> ProcessExitCode {
     let done = match args.command {
         Command::Check => return said(&commands::check(&config, &notices)),
         Command::Stop => commands::stop(&config),
-        Command::Cleanup => commands::cleanup(&config).unwrap_or_else(|| serve(config, &notices, Purpose::Cleanup)),
-        Command::SaveSnapshot | Command::SchemaStatus | Command::SchemaStatusCluster => commands::not_built_yet(args.command),
-        Command::Run | Command::Help | Command::Version => serve(config, &notices, Purpose::Replicate),
+        Command::Cleanup => {
+            commands::cleanup(&config).unwrap_or_else(|| serve(config, &notices, Purpose::Cleanup))
+        }
+        Command::SaveSnapshot | Command::SchemaStatus | Command::SchemaStatusCluster => {
+            commands::not_built_yet(args.command)
+        }
+        Command::Run | Command::Help | Command::Version => {
+            serve(config, &notices, Purpose::Replicate)
+        }
     };
     match done {
         Ok(text) if text.is_empty() => ExitCode::Ok.into(),
@@ -41,7 +47,11 @@ fn main() -> ProcessExitCode {
 
 fn serve(config: Config, notices: &[String], purpose: Purpose) -> Result<String, Fatal> {
     logging::init(&config.logging).map_err(|e| Fatal::new(ExitCode::Config, e))?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = config.node_id, "harmonylite starts");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = config.node_id,
+        "harmonylite starts"
+    );
     for notice in notices {
         tracing::warn!("{notice}");
     }
@@ -50,8 +60,15 @@ fn serve(config: Config, notices: &[String], purpose: Purpose) -> Result<String,
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|e| Fatal::new(ExitCode::Software, format!("could not start the runtime: {e}")))?;
-    runtime.block_on(daemon::run(config, purpose)).map(|()| String::new())
+        .map_err(|e| {
+            Fatal::new(
+                ExitCode::Software,
+                format!("could not start the runtime: {e}"),
+            )
+        })?;
+    runtime
+        .block_on(daemon::run(config, purpose))
+        .map(|()| String::new())
 }
 
 fn said(text: &str) -> ProcessExitCode {

@@ -3,15 +3,19 @@
 //! Invariant: a row counts as sent from the scan that took it until its echo, or, after a start, if the stream already held a batch of ours
 //! with its id and stamp. Scan and apply hold this state exclusively, one after the other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use crate::change::position::{BatchNumber, Sequence};
+
+/// Batches that may be in flight at once. The publisher waits for each acknowledgement before it scans again, so this bounds how many acknowledged batches
+/// may wait for the moment at which their echoes are folded together.
+pub const WINDOW: usize = 256;
 
 /// The state that scan and apply share.
 #[derive(Debug, Default)]
 pub struct InFlight {
-    /// The batch whose echo has not arrived; one at a time.
-    pub batch: Option<BatchNumber>,
+    /// The batches whose echo has not been folded, oldest first.
+    pub batches: VecDeque<BatchNumber>,
     /// By table in lower case: every row up to this id was scanned in this incarnation.
     watermarks: HashMap<String, i64>,
     /// Rows that batches of former incarnations carry, found in the stream ahead of our position: table, id, stamp.
@@ -23,6 +27,25 @@ pub struct InFlight {
 }
 
 impl InFlight {
+    /// Whether no further batch may be begun.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.batches.len() >= WINDOW
+    }
+
+    /// The last batch in flight.
+    #[must_use]
+    pub fn last(&self) -> Option<BatchNumber> {
+        self.batches.back().copied()
+    }
+
+    /// A batch was folded, and with it all before it.
+    pub fn echoed(&mut self, batch: BatchNumber) {
+        while self.batches.front().is_some_and(|b| *b <= batch) {
+            self.batches.pop_front();
+        }
+    }
+
     /// Whether a batch carries this row.
     #[must_use]
     pub fn is_sent(&self, table: &str, id: i64, stamp: u32) -> bool {

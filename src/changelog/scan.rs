@@ -62,7 +62,7 @@ pub struct Scanned {
     pub log_rows: u64,
 }
 
-/// Scans, unless a batch is in flight. `reader` must be outside of a transaction.
+/// Scans, unless too many batches are in flight. `reader` must be outside of a transaction.
 ///
 /// # Errors
 /// See [`ScanError`]; the in-flight state is then as before.
@@ -73,7 +73,7 @@ pub fn scan(
     publisher: Publisher,
     writer: BatchWriter,
 ) -> Result<Scanned, ScanError> {
-    if in_flight.batch.is_some() {
+    if in_flight.is_full() {
         return Ok(Scanned::default());
     }
     reader
@@ -138,7 +138,7 @@ fn scan_snapshot(
             scanned_at: now_micros(),
         };
         out.batch = Some(writer.finish(record, &covers)?);
-        in_flight.batch = Some(publisher.batch);
+        in_flight.batches.push_back(publisher.batch);
     }
     for range in &ranges {
         in_flight.set_watermark(&range.table.table.name, range.to);

@@ -46,7 +46,12 @@ impl Watch {
             name.push("-wal");
             PathBuf::from(name)
         };
-        let mut watch = Self { inotify, watched: vec![(wal, None), (path.to_owned(), None)], interval, seen: None };
+        let mut watch = Self {
+            inotify,
+            watched: vec![(wal, None), (path.to_owned(), None)],
+            interval,
+            seen: None,
+        };
         watch.add_watches();
         watch
     }
@@ -56,7 +61,13 @@ impl Watch {
         let Some(inotify) = &self.inotify else { return };
         for (path, descriptor) in &mut self.watched {
             if descriptor.is_none() {
-                *descriptor = inotify.watches().add(&*path, WatchMask::MODIFY | WatchMask::DELETE_SELF | WatchMask::MOVE_SELF).ok();
+                *descriptor = inotify
+                    .watches()
+                    .add(
+                        &*path,
+                        WatchMask::MODIFY | WatchMask::DELETE_SELF | WatchMask::MOVE_SELF,
+                    )
+                    .ok();
             }
         }
     }
@@ -65,7 +76,12 @@ impl Watch {
     ///
     /// # Errors
     /// SQLite's.
-    pub fn wait(&mut self, reader: &Connection, deadline: Instant, stop: &dyn Fn() -> bool) -> Result<bool, SqliteError> {
+    pub fn wait(
+        &mut self,
+        reader: &Connection,
+        deadline: Instant,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<bool, SqliteError> {
         loop {
             if self.changed(reader)? {
                 return Ok(true);
@@ -76,7 +92,9 @@ impl Watch {
             }
             let left = deadline - now;
             match self.interval {
-                Some(interval) => std::thread::sleep(interval.min(left).min(Duration::from_millis(500))),
+                Some(interval) => {
+                    std::thread::sleep(interval.min(left).min(Duration::from_millis(500)))
+                }
                 None => {
                     if self.event(left.min(POLL)) {
                         for step in STEPS_US {
@@ -110,16 +128,27 @@ impl Watch {
             return false;
         };
         // Rounded up: a timeout of zero would spin.
-        let millis = u16::try_from(timeout.as_millis()).unwrap_or(u16::MAX).max(1);
-        let ready = poll(&mut [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)], PollTimeout::from(millis)).is_ok_and(|n| n > 0);
+        let millis = u16::try_from(timeout.as_millis())
+            .unwrap_or(u16::MAX)
+            .max(1);
+        let ready = poll(
+            &mut [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)],
+            PollTimeout::from(millis),
+        )
+        .is_ok_and(|n| n > 0);
         if !ready {
             return false;
         }
         let mut buffer = [0; 4096];
         let gone: Vec<WatchDescriptor> = match inotify.read_events(&mut buffer) {
             Ok(events) => {
-                let gone = inotify::EventMask::DELETE_SELF | inotify::EventMask::MOVE_SELF | inotify::EventMask::IGNORED;
-                events.filter(|e| e.mask.intersects(gone)).map(|e| e.wd).collect()
+                let gone = inotify::EventMask::DELETE_SELF
+                    | inotify::EventMask::MOVE_SELF
+                    | inotify::EventMask::IGNORED;
+                events
+                    .filter(|e| e.mask.intersects(gone))
+                    .map(|e| e.wd)
+                    .collect()
             }
             Err(_) => Vec::new(),
         };
@@ -142,10 +171,16 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("a.db");
             let app = Connection::open(&path).unwrap();
-            app.execute_batch("PRAGMA journal_mode = wal; CREATE TABLE t(a)").unwrap();
+            app.execute_batch("PRAGMA journal_mode = wal; CREATE TABLE t(a)")
+                .unwrap();
             let reader = crate::sqlite::connection::open_reader(&path).unwrap();
             let mut watch = Watch::new(&path, interval);
-            let wait = |w: &mut Watch, ms| w.wait(&reader, Instant::now() + Duration::from_millis(ms), &|| false).unwrap();
+            let wait = |w: &mut Watch, ms| {
+                w.wait(&reader, Instant::now() + Duration::from_millis(ms), &|| {
+                    false
+                })
+                .unwrap()
+            };
             assert!(wait(&mut watch, 10));
             assert!(!wait(&mut watch, 10), "nothing has changed");
             for i in 0..50 {

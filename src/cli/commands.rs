@@ -1,5 +1,6 @@
 //! What the commands other than running do; each returns the text to show, or why it failed.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use super::args::Command;
@@ -20,7 +21,10 @@ pub fn check(config: &Config, notices: &[String]) -> String {
         out.push_str(&format!("note: {notice}\n"));
     }
     if !config.db_path.exists() {
-        out.push_str(&format!("note: the database {} does not exist yet\n", config.db_path.display()));
+        out.push_str(&format!(
+            "note: the database {} does not exist yet\n",
+            config.db_path.display()
+        ));
     }
     out.push_str("the configuration is valid");
     out
@@ -31,7 +35,9 @@ pub fn check(config: &Config, notices: &[String]) -> String {
 /// # Errors
 /// When it does not stop.
 pub fn stop(config: &Config) -> Result<String, Fatal> {
-    client::stop(&config.db_path, DAEMON_DEADLINE).map_err(|e| Fatal::new(code(&e), e))
+    client::stop(&config.db_path, DAEMON_DEADLINE, progress)
+        .map(|s| s.to_string())
+        .map_err(|e| Fatal::new(code(&e), e))
 }
 
 /// `-cleanup` through the running daemon; `None` where none runs.
@@ -42,8 +48,12 @@ pub fn cleanup(config: &Config) -> Option<Result<String, Fatal>> {
         Ok(Some(_)) => {}
         Err(e) => return Some(Err(Fatal::new(ExitCode::Failed, e))),
     }
-    let answer = client::request(&config.db_path, Request::Cleanup, DAEMON_DEADLINE, |_| {});
-    Some(answer.map_err(|e| Fatal::new(code(&e), e)))
+    let answer = client::request(&config.db_path, Request::Cleanup, DAEMON_DEADLINE, progress);
+    Some(
+        answer
+            .map(|a| a.message)
+            .map_err(|e| Fatal::new(code(&e), e)),
+    )
 }
 
 /// A command whose feature is not built yet.
@@ -55,14 +65,33 @@ pub fn not_built_yet(command: Command) -> Result<String, Fatal> {
         Command::SaveSnapshot => "-save-snapshot",
         Command::SchemaStatus => "-schema-status",
         Command::SchemaStatusCluster => "-schema-status-cluster",
-        Command::Run | Command::Check | Command::Cleanup | Command::Stop | Command::Version | Command::Help => "this command",
+        Command::Run
+        | Command::Check
+        | Command::Cleanup
+        | Command::Stop
+        | Command::Version
+        | Command::Help => "this command",
     };
-    Err(Fatal::new(ExitCode::Unavailable, format!("{name} is not built yet in version {}", env!("CARGO_PKG_VERSION"))))
+    Err(Fatal::new(
+        ExitCode::Unavailable,
+        format!(
+            "{name} is not built yet in version {}",
+            env!("CARGO_PKG_VERSION")
+        ),
+    ))
+}
+
+/// Shows what is under way.
+fn progress(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn code(error: &ClientError) -> ExitCode {
     match error {
-        ClientError::Refused { exit, .. } => ExitCode::ALL.into_iter().find(|c| c.number() == *exit).unwrap_or(ExitCode::Failed),
+        ClientError::Refused(refusal) => ExitCode::ALL
+            .into_iter()
+            .find(|c| c.number() == refusal.exit)
+            .unwrap_or(ExitCode::Failed),
         ClientError::Timeout { .. } => ExitCode::TempFail,
         _ => ExitCode::Failed,
     }

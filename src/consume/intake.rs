@@ -46,11 +46,22 @@ impl Waiting {
 }
 
 /// Reads from `from` on until the receiver is gone.
-pub async fn run(engine: Arc<Engine>, broker: Broker, from: Position, mut publishers: Publishers, out: mpsc::Sender<Waiting>) {
+pub async fn run(
+    engine: Arc<Engine>,
+    broker: Broker,
+    from: Position,
+    mut publishers: Publishers,
+    out: mpsc::Sender<Waiting>,
+) {
     let bytes = Arc::new(Semaphore::new(QUEUE_BYTES));
     let mut position = from;
     let mut cache = PieceCache::default();
-    let folder: PathBuf = engine.config.db_path.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| ".".into(), std::path::Path::to_path_buf);
+    let folder: PathBuf = engine
+        .config
+        .db_path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .map_or_else(|| ".".into(), std::path::Path::to_path_buf);
     loop {
         if let Err(reason) = verify(&broker, position).await {
             engine.halt(Some(reason));
@@ -72,7 +83,10 @@ pub async fn run(engine: Arc<Engine>, broker: Broker, from: Position, mut publis
                 }
                 next = read(&mut reader) => next,
             };
-            engine.metrics.stream_last.set(ShardId::ORDER, reader.health().snapshot().stream_last.0);
+            engine
+                .metrics
+                .stream_last
+                .set(ShardId::ORDER, reader.health().snapshot().stream_last.0);
             let message = match next {
                 Ok(message) => message,
                 Err(e) => {
@@ -81,7 +95,12 @@ pub async fn run(engine: Arc<Engine>, broker: Broker, from: Position, mut publis
                 }
             };
             let size = message.payload.len().clamp(1, QUEUE_BYTES);
-            let Ok(permit) = Arc::clone(&bytes).acquire_many_owned(u32::try_from(size).unwrap_or(1)).await else { return };
+            let Ok(permit) = Arc::clone(&bytes)
+                .acquire_many_owned(u32::try_from(size).unwrap_or(1))
+                .await
+            else {
+                return;
+            };
             let mut opened = incoming::open(message.sequence, &message.payload);
             match &mut opened.body {
                 Body::Payload => cache.keep(message.sequence, message.payload.clone()),
@@ -89,12 +108,18 @@ pub async fn run(engine: Arc<Engine>, broker: Broker, from: Position, mut publis
                     if judge_record(&publishers, &batch.record) == Verdict::Take {
                         publishers.insert(
                             batch.record.node,
-                            LastTaken { incarnation: batch.record.incarnation, batch: batch.record.batch, sequence: message.sequence },
+                            LastTaken {
+                                incarnation: batch.record.incarnation,
+                                batch: batch.record.batch,
+                                sequence: message.sequence,
+                            },
                         );
                         let spool = Arc::new(Spool::new(folder.clone()));
-                        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+                        let mut backoff =
+                            Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
                         let mut missing = false;
-                        while let Err(e) = payload::gather(&broker, &mut cache, batch, &spool).await {
+                        while let Err(e) = payload::gather(&broker, &mut cache, batch, &spool).await
+                        {
                             if matches!(e, PayloadError::Missing { .. }) {
                                 missing = true;
                                 engine.halt(Some(e.to_string()));
@@ -112,8 +137,19 @@ pub async fn run(engine: Arc<Engine>, broker: Broker, from: Position, mut publis
                 }
                 Body::Unreadable { .. } | Body::Newer(_) => {}
             }
-            position = Position { sequence: opened.sequence, hash: opened.hash, ..position };
-            if out.send(Waiting { message: opened, bytes: permit }).await.is_err() {
+            position = Position {
+                sequence: opened.sequence,
+                hash: opened.hash,
+                ..position
+            };
+            if out
+                .send(Waiting {
+                    message: opened,
+                    bytes: permit,
+                })
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -135,7 +171,10 @@ async fn verify(broker: &Broker, position: Position) -> Result<(), String> {
         match broker.stream_state(ShardId::ORDER).await {
             Ok(state) => break state,
             Err(StreamError::StreamMissing { .. }) => {
-                return Err(format!("stream {stream} is gone, of which this node has folded {} messages: bring it back from a backup of the broker", position.sequence));
+                return Err(format!(
+                    "stream {stream} is gone, of which this node has folded {} messages: bring it back from a backup of the broker",
+                    position.sequence
+                ));
             }
             // The reader waits for the broker, and shows in health.
             Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
@@ -153,10 +192,14 @@ async fn verify(broker: &Broker, position: Position) -> Result<(), String> {
             state.first, position.sequence
         ));
     }
-    match broker.fetch(ShardId::ORDER, position.sequence, FETCH_DEADLINE).await {
-        Ok(Some(message)) if message_hash(&message.payload) != position.hash => {
-            Err(format!("message {} of stream {stream} is another than this node has folded: the broker has lost messages, and others stand in their place", position.sequence))
-        }
+    match broker
+        .fetch(ShardId::ORDER, position.sequence, FETCH_DEADLINE)
+        .await
+    {
+        Ok(Some(message)) if message_hash(&message.payload) != position.hash => Err(format!(
+            "message {} of stream {stream} is another than this node has folded: the broker has lost messages, and others stand in their place",
+            position.sequence
+        )),
         // Trimmed, or not to be had at the moment: the sequences fit.
         Ok(_) | Err(_) => Ok(()),
     }

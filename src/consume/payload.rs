@@ -57,7 +57,9 @@ impl PieceCache {
         self.bytes += message.len();
         self.pieces.insert(at, message);
         while self.bytes > CACHE_BYTES {
-            let Some((_, oldest)) = self.pieces.pop_first() else { break };
+            let Some((_, oldest)) = self.pieces.pop_first() else {
+                break;
+            };
             self.bytes -= oldest.len();
         }
     }
@@ -73,7 +75,12 @@ impl PieceCache {
 ///
 /// # Errors
 /// See [`PayloadError`]; the batch is then as before, but for sections that are complete.
-pub async fn gather(broker: &Broker, cache: &mut PieceCache, batch: &mut IncomingBatch, spool: &Arc<Spool>) -> Result<(), PayloadError> {
+pub async fn gather(
+    broker: &Broker,
+    cache: &mut PieceCache,
+    batch: &mut IncomingBatch,
+    spool: &Arc<Spool>,
+) -> Result<(), PayloadError> {
     let sections = batch.record.sections.clone();
     for section in sections.iter().skip(batch.rows.len() + batch.covers.len()) {
         let framed = gather_section(broker, cache, section).await?;
@@ -86,25 +93,37 @@ pub async fn gather(broker: &Broker, cache: &mut PieceCache, batch: &mut Incomin
     Ok(())
 }
 
-async fn gather_section(broker: &Broker, cache: &mut PieceCache, section: &SectionRef) -> Result<Vec<u8>, PayloadError> {
+async fn gather_section(
+    broker: &Broker,
+    cache: &mut PieceCache,
+    section: &SectionRef,
+) -> Result<Vec<u8>, PayloadError> {
     // The length is the publisher's word: no memory is taken on it.
     let mut out = Vec::new();
     for window in section.pieces.chunks(WINDOW) {
         let mut found: BTreeMap<usize, Bytes> = BTreeMap::new();
         let mut fetching = JoinSet::new();
         for (i, &at) in window.iter().enumerate() {
-            match Some(at).filter(|_| section.shard == ShardId::ORDER).and_then(|at| cache.take(at)) {
+            match Some(at)
+                .filter(|_| section.shard == ShardId::ORDER)
+                .and_then(|at| cache.take(at))
+            {
                 Some(message) => {
                     found.insert(i, message);
                 }
                 None => {
                     let (broker, shard) = (broker.clone(), section.shard);
-                    fetching.spawn(async move { (i, at, broker.fetch(shard, at, FETCH_DEADLINE).await) });
+                    fetching.spawn(async move {
+                        (i, at, broker.fetch(shard, at, FETCH_DEADLINE).await)
+                    });
                 }
             }
         }
         for (i, sequence, fetched) in fetching.join_all().await {
-            let message = fetched?.ok_or(PayloadError::Missing { shard: section.shard, sequence })?;
+            let message = fetched?.ok_or(PayloadError::Missing {
+                shard: section.shard,
+                sequence,
+            })?;
             found.insert(i, message.payload);
         }
         for message in found.into_values() {

@@ -34,6 +34,19 @@ const HOLD_BATCH: Duration = Duration::from_secs(2);
 /// Messages applied in one call at most.
 const GROUP: usize = 1024;
 
+/// How often a batch that is held back is looked at.
+const HOLD_STEP: Duration = Duration::from_millis(5);
+
+/// How long our own echoes may wait to be folded together, and how many: each takes the write lock for a moment that the app may want, and
+/// nobody waits for them.
+const ECHO_REST: Duration = Duration::from_millis(20);
+const ECHOES: usize = 64;
+
+/// While the app is writing, the write lock is left alone for four times as long as we held it, within these bounds. SQLite's busy handler sleeps 1 ms
+/// first: an app that found the lock held finds it free then.
+const LEAVE_LEAST: Duration = Duration::from_millis(2);
+const LEAVE_MOST: Duration = Duration::from_millis(20);
+
 /// How long pieces alone may wait for company before they move the position.
 const IDLE: Duration = Duration::from_millis(500);
 
@@ -52,6 +65,10 @@ pub struct ConsumeLoop {
     messages: Vec<Incoming>,
     permits: Vec<tokio::sync::OwnedSemaphorePermit>,
     holding: Option<(BatchNumber, Instant)>,
+    /// When the oldest message that waits came.
+    since: Option<Instant>,
+    /// The write lock is left to the app until then.
+    leave_until: Option<Instant>,
     mirrored: Option<(Instant, Sequence)>,
     tidied: Instant,
     backoff: Backoff,
@@ -68,6 +85,8 @@ impl ConsumeLoop {
             messages: Vec::new(),
             permits: Vec::new(),
             holding: None,
+            since: None,
+            leave_until: None,
             mirrored: None,
             tidied: Instant::now(),
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(2)),
@@ -85,7 +104,8 @@ impl ConsumeLoop {
                 continue;
             }
             if let Some(depth) = &depth {
-                depth.set(i64::try_from(self.messages.len() + self.inbox.len()).unwrap_or(i64::MAX));
+                depth
+                    .set(i64::try_from(self.messages.len() + self.inbox.len()).unwrap_or(i64::MAX));
             }
             self.apply();
         }
@@ -93,29 +113,69 @@ impl ConsumeLoop {
         self.engine.status.ended(Loop::Consume);
     }
 
-    /// Gathers messages; `false` if there is nothing worth a transaction yet.
+    /// Gathers messages; `false` if there is nothing to be applied yet.
     fn receive(&mut self) -> bool {
-        let worth = |m: &Incoming| !matches!(m.body, Body::Payload);
-        if self.messages.is_empty() || self.holding.is_some() || !self.messages.iter().any(worth) {
-            let wait = if self.holding.is_some() { Duration::from_millis(5) } else { IDLE };
-            match self.runtime.block_on(async { tokio::time::timeout(wait, self.inbox.recv()).await }) {
-                Ok(Some(w)) => self.push(w),
-                Ok(None) => std::thread::sleep(Duration::from_millis(20)),
-                // Pieces that have waited long enough move the position by themselves.
-                Err(_) => return !self.messages.is_empty(),
-            }
-        }
         while self.messages.len() < GROUP {
             match self.inbox.try_recv() {
                 Ok(w) => self.push(w),
                 Err(_) => break,
             }
         }
-        self.holding.is_some() || self.messages.iter().any(worth)
+        let now = Instant::now();
+        let due = self.due(now);
+        if due.is_some_and(|due| due <= now) {
+            return true;
+        }
+        let until = due.map_or(now + IDLE, |due| due.min(now + IDLE));
+        if self.messages.len() >= GROUP {
+            std::thread::sleep(until - now);
+            return false;
+        }
+        match self
+            .runtime
+            .block_on(async { tokio::time::timeout_at(until.into(), self.inbox.recv()).await })
+        {
+            Ok(Some(w)) => self.push(w),
+            Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+            Err(_) => {}
+        }
+        false
+    }
+
+    /// When what waits is to be applied.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let first = self.since?;
+        let me = self.engine.config.node_id;
+        let others = self.messages.iter().any(|m| match &m.body {
+            Body::Batch(b) => b.record.node.0 != me,
+            Body::Payload => false,
+            Body::Unreadable { .. } | Body::Newer(_) => true,
+        });
+        let own = self
+            .messages
+            .iter()
+            .any(|m| matches!(m.body, Body::Batch(_)));
+        if self.engine.shutdown.is_requested() {
+            return Some(now);
+        }
+        let due = if self.holding.is_some() || others || self.messages.len() >= ECHOES {
+            now
+        } else if own {
+            first + ECHO_REST
+        } else {
+            first + IDLE
+        };
+        Some(self.leave_until.map_or(due, |l| due.max(l)))
     }
 
     fn push(&mut self, waiting: Waiting) {
         let (message, permit) = waiting.into_parts();
+        if let Body::Batch(b) = &message.body
+            && b.record.node.0 == self.engine.config.node_id
+        {
+            self.engine.arrived(b.record.batch);
+        }
+        self.since.get_or_insert_with(Instant::now);
         self.messages.push(message);
         self.permits.push(permit);
     }
@@ -131,15 +191,26 @@ impl ConsumeLoop {
             through = match echo {
                 Some(at) => Some(at),
                 // It does not come: others' changes do not wait for ever.
+                None if engine.shutdown.is_requested() => self.messages.first().map(|m| m.sequence),
                 None if since.elapsed() >= HOLD_BATCH => self.messages.first().map(|m| m.sequence),
-                None => return,
+                None => {
+                    self.leave_until = Some(Instant::now() + HOLD_STEP);
+                    return;
+                }
             };
         }
-        let options = ApplyOptions { max_time: HOLD_LOCK, through, patience: LOCK_PATIENCE, stop: &stop };
+        let options = ApplyOptions {
+            max_time: HOLD_LOCK,
+            through,
+            patience: LOCK_PATIENCE,
+            stop: &stop,
+        };
         let result = if engine.config.replicate {
             engine.replica().apply(&self.messages, &options)
         } else {
-            engine.replica().apply_echoes_only(&self.messages, LOCK_PATIENCE, &stop)
+            engine
+                .replica()
+                .apply_echoes_only(&self.messages, LOCK_PATIENCE, &stop)
         };
         match result {
             Ok(applied) => self.applied(&applied, through.is_some()),
@@ -149,9 +220,19 @@ impl ConsumeLoop {
 
     fn applied(&mut self, applied: &Applied, went_through: bool) {
         let engine = Arc::clone(&self.engine);
-        let passed = applied.consumed.checked_sub(1).and_then(|i| self.messages.get(i)).map(|m| m.sequence);
-        self.messages.drain(..applied.consumed.min(self.messages.len()));
-        self.permits.drain(..applied.consumed.min(self.permits.len()));
+        let passed = applied
+            .consumed
+            .checked_sub(1)
+            .and_then(|i| self.messages.get(i))
+            .map(|m| m.sequence);
+        self.messages
+            .drain(..applied.consumed.min(self.messages.len()));
+        self.permits
+            .drain(..applied.consumed.min(self.permits.len()));
+        self.since = (!self.messages.is_empty()).then(Instant::now);
+        self.leave_until = applied
+            .contended
+            .then(|| Instant::now() + (applied.held * 4).clamp(LEAVE_LEAST, LEAVE_MOST));
         if let Some(passed) = passed {
             engine.echo(&applied.echoes, passed);
             self.measure(applied);
@@ -165,19 +246,29 @@ impl ConsumeLoop {
         let paused = match &applied.stopped {
             Stopped::No => None,
             Stopped::Locked => {
-                engine.status.failed(Component::Apply, "the database is locked by another process");
+                engine.status.failed(
+                    Component::Apply,
+                    "the database is locked by another process",
+                );
                 return;
             }
             Stopped::Hold(batch) => {
                 if self.holding.is_none() {
                     self.holding = Some((*batch, Instant::now()));
                 }
+                self.leave_until = Some(Instant::now() + HOLD_STEP);
                 return;
             }
-            Stopped::Schema(reason) => Some((format!("waiting for a change of the schema here: {reason}"), "schema")),
-            Stopped::Newer(version) => {
-                Some((format!("a message has format version {version}, which this program does not know: upgrade harmonylite on this node"), "format"))
-            }
+            Stopped::Schema(reason) => Some((
+                format!("waiting for a change of the schema here: {reason}"),
+                "schema",
+            )),
+            Stopped::Newer(version) => Some((
+                format!(
+                    "a message has format version {version}, which this program does not know: upgrade harmonylite on this node"
+                ),
+                "format",
+            )),
             Stopped::Doubled(incarnation) => {
                 let text = format!(
                     "another daemon publishes under this node's id {} (incarnation {incarnation}): give each node its own node_id; stopping",
@@ -187,8 +278,14 @@ impl ConsumeLoop {
                 return;
             }
         };
-        engine.metrics.schema_mismatch_paused.set(i64::from(matches!(applied.stopped, Stopped::Schema(_))));
-        engine.metrics.apply_paused.set(paused.as_ref().map(|(_, kind)| *kind));
+        engine
+            .metrics
+            .schema_mismatch_paused
+            .set(i64::from(matches!(applied.stopped, Stopped::Schema(_))));
+        engine
+            .metrics
+            .apply_paused
+            .set(paused.as_ref().map(|(_, kind)| *kind));
         engine.status.set_schema_paused(match &applied.stopped {
             Stopped::Schema(reason) => Some(reason.clone()),
             _ => None,
@@ -208,7 +305,9 @@ impl ConsumeLoop {
     /// Until the schema changes, a message comes that may matter to shutdown, or a while has passed.
     fn wait_for_schema(&self) {
         const AT_LONGEST: Duration = Duration::from_secs(5);
-        let Ok(reader) = connection::open_reader(&self.engine.config.db_path) else { return };
+        let Ok(reader) = connection::open_reader(&self.engine.config.db_path) else {
+            return;
+        };
         let before = self.engine.replica().captured().schema_version;
         let since = Instant::now();
         while since.elapsed() < AT_LONGEST && !self.engine.shutdown.is_requested() {
@@ -250,9 +349,12 @@ impl ConsumeLoop {
             self.engine.status.replicated();
         }
         m.apply_transaction.observe(applied.held.as_secs_f64());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX));
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX));
         for at in &applied.scanned_at {
-            m.commit_to_applied.observe(Duration::from_micros(now.saturating_sub(*at)).as_secs_f64());
+            m.commit_to_applied
+                .observe(Duration::from_micros(now.saturating_sub(*at)).as_secs_f64());
         }
         for (reason, n) in &applied.ignored {
             match *reason {
@@ -265,9 +367,15 @@ impl ConsumeLoop {
             m.conflicts.inc_by(reason, *n);
         }
         if applied.dead_letters > 0 {
-            m.dead_letters.add(i64::try_from(applied.dead_letters).unwrap_or(0));
-            tracing::error!(count = applied.dead_letters, "messages that no node can read went to the dead-letter journal, __harmonylite__dead_letters");
-            self.engine.status.set_dead_letters(u64::try_from(m.dead_letters.get()).unwrap_or(0));
+            m.dead_letters
+                .add(i64::try_from(applied.dead_letters).unwrap_or(0));
+            tracing::error!(
+                count = applied.dead_letters,
+                "messages that no node can read went to the dead-letter journal, __harmonylite__dead_letters"
+            );
+            self.engine
+                .status
+                .set_dead_letters(u64::try_from(m.dead_letters.get()).unwrap_or(0));
         }
     }
 
@@ -287,14 +395,21 @@ impl ConsumeLoop {
             };
             let counting = Instant::now();
             let pending = replica.pending_changes();
-            self.engine.metrics.count_changes.observe(counting.elapsed().as_secs_f64());
+            self.engine
+                .metrics
+                .count_changes
+                .observe(counting.elapsed().as_secs_f64());
             (position, pending, map)
         };
         let m = &self.engine.metrics;
         m.position.set(ShardId::ORDER, position.0);
-        m.lag_messages.set(ShardId::ORDER, self.inbox.len() as u64 + self.messages.len() as u64);
+        m.lag_messages.set(
+            ShardId::ORDER,
+            self.inbox.len() as u64 + self.messages.len() as u64,
+        );
         if let Ok(pending) = pending {
-            m.pending_publish.set(i64::try_from(pending).unwrap_or(i64::MAX));
+            m.pending_publish
+                .set(i64::try_from(pending).unwrap_or(i64::MAX));
             self.engine.status.set_pending(pending);
         }
         if self.mirrored.is_none_or(|(_, written)| written != position)

@@ -7,7 +7,7 @@ use super::session::Session;
 use super::{Fatal, Purpose};
 use crate::cli::exit::ExitCode;
 use crate::config::Config;
-use crate::control::{Reply, Request};
+use crate::control::{Refusal, Reply};
 use crate::engine::Engine;
 use crate::replica::Replica;
 
@@ -17,7 +17,7 @@ pub struct CleanupRequest(Arc<Mutex<(bool, Vec<Reply>)>>);
 
 impl CleanupRequest {
     /// A cleanup is wanted.
-    pub fn note(&self, _request: Request, reply: Option<Reply>) {
+    pub fn note(&self, reply: Option<Reply>) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.0 = true;
         held.1.extend(reply);
@@ -32,7 +32,12 @@ impl CleanupRequest {
     pub fn answer(&self, result: &Result<String, Fatal>) {
         let replies = std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).1);
         for reply in replies {
-            reply.done(result.as_ref().map(Clone::clone).map_err(|f| (f.reason.clone(), f.code.number())));
+            reply.done(
+                result
+                    .as_ref()
+                    .map(Clone::clone)
+                    .map_err(|f| Refusal::new(f.reason.clone(), f.code.number())),
+            );
         }
     }
 }
@@ -50,7 +55,9 @@ pub fn give_up_after(engine: &Arc<Engine>, time: Duration) {
     let engine = Arc::clone(engine);
     tokio::spawn(async move {
         tokio::time::sleep(time).await;
-        engine.shutdown.force("the time for publishing what is pending is up");
+        engine
+            .shutdown
+            .force("the time for publishing what is pending is up");
     });
 }
 
@@ -71,12 +78,17 @@ pub async fn drain(engine: &Arc<Engine>, session: &Session, time: Duration) {
             () = engine.shutdown.forced() => return,
         }
     }
-    tracing::warn!("not everything pending could be published before the stop; it is published after the next start");
+    tracing::warn!(
+        "not everything pending could be published before the stop; it is published after the next start"
+    );
 }
 
 /// Waits for a thread without blocking the others.
 pub async fn join(thread: std::thread::JoinHandle<()>) {
-    if tokio::task::spawn_blocking(move || thread.join()).await.is_ok_and(|r| r.is_err()) {
+    if tokio::task::spawn_blocking(move || thread.join())
+        .await
+        .is_ok_and(|r| r.is_err())
+    {
         tracing::error!("a loop ended by a fault in this program");
     }
 }
@@ -87,17 +99,36 @@ pub fn remove_everything(mut replica: Replica, config: &Config) -> Result<String
     const PATIENCE: Duration = Duration::from_secs(30);
     let fault = |e: crate::sqlite::error::SqliteError| Fatal::new(ExitCode::Failed, e);
     let dropped = replica.pending_by_table().map_err(fault)?;
-    let Some(objects) = replica.remove_everything(PATIENCE, &|| false).map_err(fault)? else {
-        return Err(Fatal::new(ExitCode::TempFail, format!("the database {} is locked by another process: nothing was removed, try again", config.db_path.display())));
+    let Some(objects) = replica
+        .remove_everything(PATIENCE, &|| false)
+        .map_err(fault)?
+    else {
+        return Err(Fatal::new(
+            ExitCode::TempFail,
+            format!(
+                "the database {} is locked by another process: nothing was removed, try again",
+                config.db_path.display()
+            ),
+        ));
     };
     for (table, changes) in &dropped {
-        tracing::error!(table, changes, "changes that could not be published are dropped with the change log; the rows stay as they are");
+        tracing::error!(
+            table,
+            changes,
+            "changes that could not be published are dropped with the change log; the rows stay as they are"
+        );
     }
-    let text = format!("removed {objects} tables, triggers and views of harmonylite from {}", config.db_path.display());
+    let text = format!(
+        "removed {objects} tables, triggers and views of harmonylite from {}",
+        config.db_path.display()
+    );
     if dropped.is_empty() {
         Ok(text)
     } else {
         let list: Vec<String> = dropped.iter().map(|(t, n)| format!("{t}: {n}")).collect();
-        Ok(format!("{text}; changes that no other node has were dropped ({})", list.join(", ")))
+        Ok(format!(
+            "{text}; changes that no other node has were dropped ({})",
+            list.join(", ")
+        ))
     }
 }

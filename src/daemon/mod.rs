@@ -21,7 +21,7 @@ use crate::cli::exit::ExitCode;
 use crate::config::Config;
 use crate::consume::intake::{self, QUEUE};
 use crate::consume::run::ConsumeLoop;
-use crate::control::{InstanceLock, Request};
+use crate::control::InstanceLock;
 use crate::engine::Engine;
 use crate::http::HttpServers;
 use crate::http::status::Status;
@@ -53,35 +53,63 @@ const CLEANUP_DRAIN: Duration = Duration::from_secs(30);
 pub async fn run(config: Config, purpose: Purpose) -> Result<(), Fatal> {
     let lock = InstanceLock::acquire(&config.db_path).map_err(|e| start::lock_fault(&e))?;
     let shutdown = Shutdown::new();
-    signals::install(&shutdown).map_err(|e| Fatal::new(ExitCode::Software, format!("could not listen for signals: {e}")))?;
+    signals::install(&shutdown).map_err(|e| {
+        Fatal::new(
+            ExitCode::Software,
+            format!("could not listen for signals: {e}"),
+        )
+    })?;
     let node = crate::change::position::NodeId(config.node_id);
     let status = Status::new(node, config.publish, config.replicate);
-    let metrics = Metrics::new(&config.prometheus, node).map_err(|e| Fatal::new(ExitCode::Config, e))?;
+    let metrics =
+        Metrics::new(&config.prometheus, node).map_err(|e| Fatal::new(ExitCode::Config, e))?;
     // Endpoints answer while the rest waits and while it drains.
     let http_end = Shutdown::new();
-    let http = HttpServers::start(&config.prometheus, &config.health_check, &metrics, &status, &http_end)
-        .await
-        .map_err(|e| Fatal::new(ExitCode::CannotCreate, e))?;
-    let ended = serve(config, purpose, &shutdown, &status, &metrics).await;
+    let http = HttpServers::start(
+        &config.prometheus,
+        &config.health_check,
+        &metrics,
+        &status,
+        &http_end,
+    )
+    .await
+    .map_err(|e| Fatal::new(ExitCode::CannotCreate, e))?;
+    let ended = serve(config, purpose, &lock, &shutdown, &status, &metrics).await;
     http_end.request("stopped");
     http.finished().await;
     drop(lock);
     ended
 }
 
-async fn serve(config: Config, purpose: Purpose, shutdown: &Shutdown, status: &Status, metrics: &Metrics) -> Result<(), Fatal> {
-    let Some(replica) = start::open_database(&config, shutdown, status).await? else { return Ok(()) };
+async fn serve(
+    config: Config,
+    purpose: Purpose,
+    lock: &InstanceLock,
+    shutdown: &Shutdown,
+    status: &Status,
+    metrics: &Metrics,
+) -> Result<(), Fatal> {
+    let Some(replica) = start::open_database(&config, shutdown, status).await? else {
+        return Ok(());
+    };
     status.set_db_connected(true);
     status.set_capture(config.publish, replica.captured().tables.len() as u64);
     if purpose == Purpose::Cleanup && start::nothing_pending(&replica)? {
         return ending::remove_everything(replica, &config).map(|text| tracing::info!("{text}"));
     }
     start::look_at_sequence_map(&config, &replica)?;
-    let engine = Engine::new(config, shutdown.clone(), status.clone(), metrics.clone(), replica);
+    let engine = Engine::new(
+        config,
+        shutdown.clone(),
+        status.clone(),
+        metrics.clone(),
+        replica,
+    );
     let cleanup = ending::CleanupRequest::default();
-    let control = start::control(&engine, &cleanup)?;
+    let control = start::control(&engine, lock, &cleanup).await?;
     let publishing = start::thread("publish", {
-        let publish = PublishLoop::new(Arc::clone(&engine), tokio::runtime::Handle::current()).map_err(|e| Fatal::new(ExitCode::Failed, e))?;
+        let publish = PublishLoop::new(Arc::clone(&engine), tokio::runtime::Handle::current())
+            .map_err(|e| Fatal::new(ExitCode::Failed, e))?;
         move || publish.run()
     })?;
     status.set_started();
@@ -91,7 +119,7 @@ async fn serve(config: Config, purpose: Purpose, shutdown: &Shutdown, status: &S
         move || status.is_alive()
     }));
     if purpose == Purpose::Cleanup {
-        cleanup.note(Request::Cleanup, None);
+        cleanup.note(None);
         ending::give_up_after(&engine, CLEANUP_DRAIN);
     }
 
@@ -126,23 +154,42 @@ async fn serve(config: Config, purpose: Purpose, shutdown: &Shutdown, status: &S
                 let config = engine.config.clone();
                 ending::remove_everything(engine.into_replica(), &config)
             }
-            Err(_) => Err(Fatal::new(ExitCode::Software, "cleanup found the database still in use by this process")),
+            Err(_) => Err(Fatal::new(
+                ExitCode::Software,
+                "cleanup found the database still in use by this process",
+            )),
         },
         (Ok(()), false) => Ok("stopped".to_owned()),
         (Err(fatal), _) => Err(fatal),
     };
     cleanup.answer(&result);
-    control.stop().await;
+    if let Err(e) = control.stop().await {
+        tracing::debug!("the control socket was not removed: {e}");
+    }
     result.map(|text| tracing::info!("{text}"))
 }
 
 /// Both loops, until the stop.
-async fn run_session(engine: &Arc<Engine>, session: session::Session, purpose: Purpose, cleanup: &ending::CleanupRequest) -> Result<(), Fatal> {
+async fn run_session(
+    engine: &Arc<Engine>,
+    session: session::Session,
+    purpose: Purpose,
+    cleanup: &ending::CleanupRequest,
+) -> Result<(), Fatal> {
     let (sender, inbox) = mpsc::channel(QUEUE);
-    let reading = tokio::spawn(intake::run(Arc::clone(engine), session.broker.clone(), session.from, session.publishers.clone(), sender));
+    let reading = tokio::spawn(intake::run(
+        Arc::clone(engine),
+        session.broker.clone(),
+        session.from,
+        session.publishers.clone(),
+        sender,
+    ));
     let finished = Shutdown::new();
     let consuming = start::thread("consume", {
-        let (consume, finished) = (ConsumeLoop::new(Arc::clone(engine), tokio::runtime::Handle::current(), inbox), finished.clone());
+        let (consume, finished) = (
+            ConsumeLoop::new(Arc::clone(engine), tokio::runtime::Handle::current(), inbox),
+            finished.clone(),
+        );
         move || consume.run(&|| finished.is_requested())
     })?;
     engine.set_broker(session.broker.clone());
@@ -161,7 +208,16 @@ async fn run_session(engine: &Arc<Engine>, session: session::Session, purpose: P
     } else {
         engine.status.set_stopping();
         notify::stopping("publishing what is pending");
-        ending::drain(engine, &session, if cleanup.is_wanted() { CLEANUP_DRAIN } else { DRAIN }).await;
+        ending::drain(
+            engine,
+            &session,
+            if cleanup.is_wanted() {
+                CLEANUP_DRAIN
+            } else {
+                DRAIN
+            },
+        )
+        .await;
     }
     finished.request("end");
     ending::join(consuming).await;

@@ -38,28 +38,49 @@ pub struct Session {
 /// Connects, waiting for a broker that is not there yet, and makes this node ready to publish and apply.
 pub async fn begin(engine: &Arc<Engine>) -> Result<Session, Fatal> {
     let config = &engine.config;
-    let folder = config.db_path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let folder = config
+        .db_path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(std::path::Path::new("."));
     let node = NodeId(config.node_id);
     let server = if config.nats.urls.is_empty() {
-        let server = ManagedServer::start(&config.nats, folder, node).await.map_err(|e| Fatal::new(ExitCode::Unavailable, e))?;
-        tracing::info!(url = server.client_url(), monitor = server.monitor_url(), "the managed nats-server runs");
+        let server = ManagedServer::start(&config.nats, folder, node)
+            .await
+            .map_err(|e| Fatal::new(ExitCode::Unavailable, e))?;
+        tracing::info!(
+            url = server.client_url(),
+            monitor = server.monitor_url(),
+            "the managed nats-server runs"
+        );
         Some(server)
     } else {
         None
     };
-    let urls = server.as_ref().map_or_else(|| config.nats.urls.clone(), |s| vec![s.client_url()]);
+    let urls = server
+        .as_ref()
+        .map_or_else(|| config.nats.urls.clone(), |s| vec![s.client_url()]);
     let broker = connect(engine, &urls).await?;
     make_streams(engine, &broker).await?;
     let lease = acquire(engine, &broker).await?;
     let ahead = own_batches_ahead(engine, &broker).await?;
     let (from, publishers) = begin_incarnation(engine, &lease, ahead).await?;
     engine.status.recovered(Component::Broker);
-    Ok(Session { broker, from, publishers, lease: Mutex::new(lease), server })
+    Ok(Session {
+        broker,
+        from,
+        publishers,
+        lease: Mutex::new(lease),
+        server,
+    })
 }
 
 async fn connect(engine: &Arc<Engine>, urls: &[String]) -> Result<Broker, Fatal> {
     let nats = &engine.config.nats;
-    let mut backoff = Backoff::new(nats.reconnect_wait.min(Duration::from_millis(200)), nats.reconnect_wait.max(Duration::from_secs(1)));
+    let mut backoff = Backoff::new(
+        nats.reconnect_wait.min(Duration::from_millis(200)),
+        nats.reconnect_wait.max(Duration::from_secs(1)),
+    );
     loop {
         match Broker::connect(nats, urls, NodeId(engine.config.node_id)).await {
             Ok(broker) => {
@@ -90,14 +111,19 @@ async fn make_streams(engine: &Arc<Engine>, broker: &Broker) -> Result<(), Fatal
     }
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     loop {
-        match broker.ensure_streams(&config.replication_log, drop_oldest).await {
+        match broker
+            .ensure_streams(&config.replication_log, drop_oldest)
+            .await
+        {
             Ok(notices) => {
                 for notice in notices {
                     tracing::warn!("{notice}");
                 }
                 return Ok(());
             }
-            Err(e @ StreamError::SubjectTaken { .. }) => return Err(Fatal::new(ExitCode::Config, e)),
+            Err(e @ StreamError::SubjectTaken { .. }) => {
+                return Err(Fatal::new(ExitCode::Config, e));
+            }
             Err(e) => {
                 if backoff.tries() == 0 || backoff.tries() % 60 == 59 {
                     tracing::warn!("{e}; trying again");
@@ -112,13 +138,27 @@ async fn make_streams(engine: &Arc<Engine>, broker: &Broker) -> Result<(), Fatal
 async fn acquire(engine: &Arc<Engine>, broker: &Broker) -> Result<NodeLease, Fatal> {
     let config = &engine.config;
     let database = engine.replica().database_id().to_owned();
-    let ours = Holder::this_process(&format!("{} ({database})", config.db_path.display()), rand::random());
+    let ours = Holder::this_process(
+        &format!("{} ({database})", config.db_path.display()),
+        rand::random(),
+    );
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     loop {
-        match NodeLease::acquire(broker, config.replication_log.replicas, NodeId(config.node_id), ours.clone()).await {
+        match NodeLease::acquire(
+            broker,
+            config.replication_log.replicas,
+            NodeId(config.node_id),
+            ours.clone(),
+        )
+        .await
+        {
             Ok(lease) => return Ok(lease),
-            Err(e @ (LeaseError::Held { .. } | LeaseError::Lost { .. })) => return Err(Fatal::new(ExitCode::TempFail, e)),
-            Err(e @ LeaseError::Unreadable { .. }) => return Err(Fatal::new(ExitCode::DataError, e)),
+            Err(e @ (LeaseError::Held { .. } | LeaseError::Lost { .. })) => {
+                return Err(Fatal::new(ExitCode::TempFail, e));
+            }
+            Err(e @ LeaseError::Unreadable { .. }) => {
+                return Err(Fatal::new(ExitCode::DataError, e));
+            }
             Err(e @ LeaseError::Kv(_)) => {
                 if backoff.tries() == 0 {
                     tracing::warn!("could not take the node id: {e}; trying again");
@@ -131,10 +171,18 @@ async fn acquire(engine: &Arc<Engine>, broker: &Broker) -> Result<NodeLease, Fat
 }
 
 /// Batches under our id that stand in the stream behind our position, complete, in stream order.
-async fn own_batches_ahead(engine: &Arc<Engine>, broker: &Broker) -> Result<Vec<(Sequence, IncomingBatch)>, Fatal> {
+async fn own_batches_ahead(
+    engine: &Arc<Engine>,
+    broker: &Broker,
+) -> Result<Vec<(Sequence, IncomingBatch)>, Fatal> {
     let me = NodeId(engine.config.node_id);
     let position = engine.replica().position().sequence;
-    let folder = engine.config.db_path.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| ".".into(), std::path::Path::to_path_buf);
+    let folder = engine
+        .config
+        .db_path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .map_or_else(|| ".".into(), std::path::Path::to_path_buf);
     let spool = Arc::new(Spool::new(folder));
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
@@ -151,7 +199,12 @@ async fn own_batches_ahead(engine: &Arc<Engine>, broker: &Broker) -> Result<Vec<
     }
 }
 
-async fn read_ahead(broker: &Broker, me: NodeId, position: Sequence, spool: &Arc<Spool>) -> Result<Vec<(Sequence, IncomingBatch)>, payload::PayloadError> {
+async fn read_ahead(
+    broker: &Broker,
+    me: NodeId,
+    position: Sequence,
+    spool: &Arc<Spool>,
+) -> Result<Vec<(Sequence, IncomingBatch)>, payload::PayloadError> {
     let state = broker.stream_state(ShardId::ORDER).await?;
     let mut own = Vec::new();
     // Where the history is broken the intake says so; what is still there is read all the same.
@@ -183,9 +236,17 @@ async fn read_ahead(broker: &Broker, me: NodeId, position: Sequence, spool: &Arc
 }
 
 /// An incarnation above all that were ever seen, recorded in KV and in the database before it is used; then what former ones have in flight.
-async fn begin_incarnation(engine: &Arc<Engine>, lease: &NodeLease, ahead: Vec<(Sequence, IncomingBatch)>) -> Result<(Position, Publishers), Fatal> {
+async fn begin_incarnation(
+    engine: &Arc<Engine>,
+    lease: &NodeLease,
+    ahead: Vec<(Sequence, IncomingBatch)>,
+) -> Result<(Position, Publishers), Fatal> {
     const PATIENCE: Duration = Duration::from_secs(1);
-    let seen = ahead.iter().map(|(_, b)| b.record.incarnation.counter).max().unwrap_or(0);
+    let seen = ahead
+        .iter()
+        .map(|(_, b)| b.record.incarnation.counter)
+        .max()
+        .unwrap_or(0);
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     let mut chosen: Option<u64> = None;
     loop {
@@ -193,16 +254,32 @@ async fn begin_incarnation(engine: &Arc<Engine>, lease: &NodeLease, ahead: Vec<(
             let counter = match chosen {
                 Some(counter) => counter,
                 None => {
-                    let recorded = lease.highest_incarnation().await.map_err(|e| e.to_string())?;
-                    let stored = engine.replica().stored_incarnation().map_err(|e| e.to_string())?;
+                    let recorded = lease
+                        .highest_incarnation()
+                        .await
+                        .map_err(|e| e.to_string())?;
+                    let stored = engine
+                        .replica()
+                        .stored_incarnation()
+                        .map_err(|e| e.to_string())?;
                     recorded.max(stored).max(seen) + 1
                 }
             };
-            lease.record_incarnation(counter).await.map_err(|e| e.to_string())?;
+            lease
+                .record_incarnation(counter)
+                .await
+                .map_err(|e| e.to_string())?;
             chosen = Some(counter);
-            let incarnation = Incarnation { counter, nonce: rand::random() };
+            let incarnation = Incarnation {
+                counter,
+                nonce: rand::random(),
+            };
             let shutdown = engine.shutdown.clone();
-            let begun = tokio::task::block_in_place(|| engine.replica().begin_incarnation(incarnation, PATIENCE, &|| shutdown.is_forced()));
+            let begun = tokio::task::block_in_place(|| {
+                engine
+                    .replica()
+                    .begin_incarnation(incarnation, PATIENCE, &|| shutdown.is_forced())
+            });
             match begun {
                 Ok(()) => Ok(()),
                 Err(e @ ReplicaError::Locked { .. }) => Err(e.to_string()),
@@ -226,7 +303,9 @@ async fn begin_incarnation(engine: &Arc<Engine>, lease: &NodeLease, ahead: Vec<(
     let publishers = replica.publishers().clone();
     let mut judged = publishers.clone();
     for (at, batch) in &ahead {
-        replica.read_ahead(&mut judged, batch, *at).map_err(|e| Fatal::new(ExitCode::Io, e))?;
+        replica
+            .read_ahead(&mut judged, batch, *at)
+            .map_err(|e| Fatal::new(ExitCode::Io, e))?;
     }
     Ok((from, publishers))
 }
@@ -241,15 +320,24 @@ pub async fn keep(engine: &Arc<Engine>, session: &Session) -> Fatal {
         engine.status.set_nats_connected(connected);
         engine.metrics.broker_connected.set(i64::from(connected));
         let now = session.broker.reconnects();
-        engine.metrics.broker_reconnects.inc_by(now.saturating_sub(reconnects));
+        engine
+            .metrics
+            .broker_reconnects
+            .inc_by(now.saturating_sub(reconnects));
         reconnects = now;
         if let Some(server) = &session.server {
             let now = server.restarts();
-            engine.metrics.managed_server_restarts.inc_by(now.saturating_sub(restarts));
+            engine
+                .metrics
+                .managed_server_restarts
+                .inc_by(now.saturating_sub(restarts));
             restarts = now;
         }
         if !connected {
-            engine.status.failed(Component::Broker, "the connection to NATS is down; changes are captured meanwhile");
+            engine.status.failed(
+                Component::Broker,
+                "the connection to NATS is down; changes are captured meanwhile",
+            );
             continue;
         }
         match session.lease.lock().await.renew().await {
@@ -265,7 +353,12 @@ impl Session {
     pub async fn end(self) {
         /// A lease that is not given back expires by itself.
         const RELEASE: Duration = Duration::from_secs(2);
-        let Self { broker, lease, server, .. } = self;
+        let Self {
+            broker,
+            lease,
+            server,
+            ..
+        } = self;
         if broker.is_connected() {
             match tokio::time::timeout(RELEASE, lease.into_inner().release()).await {
                 Ok(Ok(())) => {}

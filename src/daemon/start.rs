@@ -9,7 +9,7 @@ use crate::change::position::NodeId;
 use crate::cli::exit::ExitCode;
 use crate::codec::sequence_map::{self, SequenceMapError};
 use crate::config::Config;
-use crate::control::{ControlServer, LockError, Request};
+use crate::control::{ControlServer, InstanceLock, LockError, Request};
 use crate::engine::Engine;
 use crate::http::status::{Component, Status};
 use crate::replica::lifecycle::OpenOptions;
@@ -28,7 +28,11 @@ pub fn lock_fault(error: &LockError) -> Fatal {
 }
 
 /// Opens the database and installs capture. Waits for a database that is locked or a disk that is full; `None` if asked to stop meanwhile.
-pub async fn open_database(config: &Config, shutdown: &Shutdown, status: &Status) -> Result<Option<Replica>, Fatal> {
+pub async fn open_database(
+    config: &Config,
+    shutdown: &Shutdown,
+    status: &Status,
+) -> Result<Option<Replica>, Fatal> {
     /// How long one try waits for the lock.
     const PATIENCE: Duration = Duration::from_secs(1);
     if !config.db_path.exists() {
@@ -46,9 +50,11 @@ pub async fn open_database(config: &Config, shutdown: &Shutdown, status: &Status
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
         let (path, options, stop) = (config.db_path.clone(), options.clone(), shutdown.clone());
-        let opened = tokio::task::spawn_blocking(move || Replica::open(&path, &options, PATIENCE, &|| stop.is_requested()))
-            .await
-            .map_err(|e| Fatal::new(ExitCode::Software, e))?;
+        let opened = tokio::task::spawn_blocking(move || {
+            Replica::open(&path, &options, PATIENCE, &|| stop.is_requested())
+        })
+        .await
+        .map_err(|e| Fatal::new(ExitCode::Software, e))?;
         let error = match opened {
             Ok(replica) => {
                 status.recovered(Component::Database);
@@ -78,7 +84,9 @@ pub async fn open_database(config: &Config, shutdown: &Shutdown, status: &Status
 /// Faults that waiting does not mend.
 fn hopeless(error: &ReplicaError) -> Option<Fatal> {
     let code = match error {
-        ReplicaError::State(StateError::Newer { .. }) => return Some(Fatal::new(ExitCode::DataError, error)),
+        ReplicaError::State(StateError::Newer { .. }) => {
+            return Some(Fatal::new(ExitCode::DataError, error));
+        }
         ReplicaError::Locked { .. } | ReplicaError::Spool(_) => return None,
         ReplicaError::Sqlite(e) | ReplicaError::State(StateError::Sqlite(e)) => match e.fault() {
             Fault::Busy | Fault::Disk | Fault::Schema => return None,
@@ -91,12 +99,18 @@ fn hopeless(error: &ReplicaError) -> Option<Fatal> {
         ReplicaError::Sqlite(e) | ReplicaError::State(StateError::Sqlite(e)) => e.remedy(),
         ReplicaError::State(_) | ReplicaError::Locked { .. } | ReplicaError::Spool(_) => None,
     };
-    Some(Fatal::new(code, remedy.map_or_else(|| error.to_string(), |r| format!("{error}; {r}"))))
+    Some(Fatal::new(
+        code,
+        remedy.map_or_else(|| error.to_string(), |r| format!("{error}; {r}")),
+    ))
 }
 
 /// Whether the change logs hold nothing that was not published.
 pub fn nothing_pending(replica: &Replica) -> Result<bool, Fatal> {
-    Ok(replica.pending_changes().map_err(|e| Fatal::new(ExitCode::Failed, e))? == 0)
+    Ok(replica
+        .pending_changes()
+        .map_err(|e| Fatal::new(ExitCode::Failed, e))?
+        == 0)
 }
 
 /// Reads the sequence map, which decides nothing but whether a full recovery is asked for.
@@ -114,15 +128,21 @@ pub fn look_at_sequence_map(config: &Config, replica: &Replica) -> Result<(), Fa
         }
         Ok(_) => {}
         Err(e @ SequenceMapError::Newer { .. }) => return Err(Fatal::new(ExitCode::DataError, e)),
-        Err(e @ (SequenceMapError::Damaged { .. } | SequenceMapError::Io { .. })) => tracing::warn!("{e}"),
+        Err(e @ (SequenceMapError::Damaged { .. } | SequenceMapError::Io { .. })) => {
+            tracing::warn!("{e}")
+        }
     }
     Ok(())
 }
 
 /// Listens for `-stop` and `-cleanup`.
-pub fn control(engine: &Arc<Engine>, cleanup: &CleanupRequest) -> Result<ControlServer, Fatal> {
+pub async fn control(
+    engine: &Arc<Engine>,
+    lock: &InstanceLock,
+    cleanup: &CleanupRequest,
+) -> Result<ControlServer, Fatal> {
     let (shutdown, cleanup) = (engine.shutdown.clone(), cleanup.clone());
-    ControlServer::start(&engine.config.db_path, move |request, reply| match request {
+    ControlServer::start(lock, move |request, reply| match request {
         Request::Ping => reply.done(Ok("running".to_owned())),
         Request::Stop => {
             shutdown.request("-stop");
@@ -130,14 +150,21 @@ pub fn control(engine: &Arc<Engine>, cleanup: &CleanupRequest) -> Result<Control
         }
         Request::Cleanup => {
             reply.progress("publishing what is pending");
-            cleanup.note(request, Some(reply));
+            cleanup.note(Some(reply));
             shutdown.request("-cleanup");
         }
     })
+    .await
     .map_err(|e| Fatal::new(ExitCode::CannotCreate, e))
 }
 
 /// A named thread.
-pub fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, Fatal> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|e| Fatal::new(ExitCode::Software, format!("could not start a thread: {e}")))
+pub fn thread(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, Fatal> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(|e| Fatal::new(ExitCode::Software, format!("could not start a thread: {e}")))
 }

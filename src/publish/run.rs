@@ -1,9 +1,10 @@
-//! The outbound loop: wait for a commit of the app, scan, send, wait for the echo. One batch is in flight; what the app commits meanwhile
-//! gathers and makes the next batch larger, so batching adapts to load by itself.
+//! The outbound loop: wait for a commit of the app, scan, send, wait for the acknowledgement. What the app commits meanwhile gathers and makes the next
+//! batch larger, so batching adapts to load by itself. Acknowledged batches are kept until their echo is folded, which may happen for many at once.
 //!
 //! Invariants: an acknowledgement is a hint, the echo is the fact; until it comes the same bytes are sent again; nothing here ever gives a change up.
 //! The loop runs from the first moment, broker or not, since it also keeps capture current when the schema changes.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,12 +13,13 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::outbox::Outbox;
-use crate::change::position::{Sequence, ShardId};
+use crate::change::position::{BatchNumber, Sequence, ShardId};
+use crate::changelog::in_flight::WINDOW as WINDOW_BATCHES;
 use crate::changelog::scan::ScanError;
 use crate::changelog::watch::Watch;
 use crate::codec::batch::{Batch, Limits};
 use crate::codec::spool::Spool;
-use crate::engine::{EchoWait, Engine};
+use crate::engine::Engine;
 use crate::http::status::{Component, Loop};
 use crate::runtime::Backoff;
 use crate::sqlite::connection;
@@ -36,6 +38,12 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long we wait for the write lock before letting the other loop have the replica.
 const LOCK_PATIENCE: Duration = Duration::from_millis(250);
 
+/// Bytes of batches that are kept until their echo; beyond it the next scan waits.
+const KEPT_BYTES: u64 = 8 << 20;
+
+/// How often batches in flight are looked at.
+const LOOK_AT_FLYING: Duration = Duration::from_millis(50);
+
 /// The outbound loop.
 pub struct PublishLoop {
     engine: Arc<Engine>,
@@ -44,6 +52,23 @@ pub struct PublishLoop {
     watch: Watch,
     /// The app has committed something that no scan has seen.
     unseen: bool,
+    /// Batches whose echo has not been folded, oldest first.
+    flying: VecDeque<Flying>,
+    /// Paces resends.
+    resend: Backoff,
+}
+
+/// A batch on its way.
+struct Flying {
+    outbox: Outbox,
+    acknowledged: Option<Sequence>,
+    counted: bool,
+}
+
+impl Flying {
+    fn number(&self) -> BatchNumber {
+        self.outbox.batch().record.batch
+    }
 }
 
 impl PublishLoop {
@@ -55,22 +80,27 @@ impl PublishLoop {
         let path = engine.config.db_path.clone();
         let reader = connection::open_reader(&path)?;
         let interval = Some(engine.config.polling_interval).filter(|i| !i.is_zero());
-        Ok(Self { watch: Watch::new(&path, interval), engine, runtime, reader, unseen: true })
+        Ok(Self {
+            watch: Watch::new(&path, interval),
+            engine,
+            runtime,
+            reader,
+            unseen: true,
+            flying: VecDeque::new(),
+            resend: Backoff::new(Duration::from_millis(50), Duration::from_secs(3)),
+        })
     }
 
     /// Runs until a stop is requested and everything is published, or until the stop is forced.
     pub fn run(mut self) {
         let engine = Arc::clone(&self.engine);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        loop {
+        while !engine.shutdown.is_forced() {
             engine.status.progress(Loop::Publish);
-            if engine.shutdown.is_forced() {
-                break;
-            }
             match self.step() {
                 Ok(true) => backoff.reset(),
                 // Draining: nothing is left.
-                Ok(false) if engine.shutdown.is_requested() => break,
+                Ok(false) if engine.shutdown.is_requested() && self.flying.is_empty() => break,
                 Ok(false) => backoff.reset(),
                 Err(e) => self.report(&e, &mut backoff),
             }
@@ -81,29 +111,119 @@ impl PublishLoop {
     /// One round; `false` if there was nothing to send.
     fn step(&mut self) -> Result<bool, ScanError> {
         let stopping = self.engine.shutdown.is_requested();
-        if !self.unseen && !stopping {
+        self.land();
+        if !self.unseen {
             let shutdown = self.engine.shutdown.clone();
-            self.unseen = self.watch.wait(&self.reader, Instant::now() + LOOK, &|| shutdown.is_requested())?;
+            let wait = if self.flying.is_empty() && !stopping {
+                LOOK
+            } else {
+                LOOK_AT_FLYING
+            };
+            self.unseen = self.watch.wait(&self.reader, Instant::now() + wait, &|| {
+                shutdown.is_requested() != stopping
+            })?;
         }
-        if !self.unseen && !stopping {
-            return Ok(false);
+        if self.unseen {
+            self.keep_capture_current()?;
         }
-        self.keep_capture_current()?;
-        let broker = self.engine.broker().filter(|b| b.is_connected());
-        let Some(broker) = broker.filter(|_| !self.engine.is_halted()) else {
+        let broker = self
+            .engine
+            .broker()
+            .filter(|b| b.is_connected() && !self.engine.is_halted());
+        let Some(broker) = broker else {
             // The change log holds everything until the broker is there.
-            if !stopping {
-                self.engine.shutdown.wait_timeout(Duration::from_millis(50)).then_some(());
+            std::thread::sleep(LOOK_AT_FLYING);
+            if stopping {
+                self.flying.clear();
             }
             return Ok(false);
         };
+        if !self.resend_lost(&broker) {
+            return Ok(true);
+        }
+        let kept: u64 = self.flying.iter().map(|f| f.outbox.batch().raw_bytes).sum();
+        if !self.unseen || self.flying.len() >= WINDOW_BATCHES || kept > KEPT_BYTES {
+            if self.unseen {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            return Ok(self.unseen);
+        }
         let Some(batch) = self.scan(&broker)? else {
             self.unseen = false;
             self.engine.status.recovered(Component::Publish);
             return Ok(false);
         };
-        self.deliver(&broker, batch);
+        self.engine.sending(batch.record.batch);
+        self.flying.push_back(Flying {
+            outbox: Outbox::new(batch),
+            acknowledged: None,
+            counted: false,
+        });
+        self.resend_lost(&broker);
         Ok(true)
+    }
+
+    /// Batches whose echo was folded are done with.
+    fn land(&mut self) {
+        let echoed = self.engine.echoed();
+        while self.flying.front().is_some_and(|f| f.number() <= echoed) {
+            self.flying.pop_front();
+        }
+        // What was acknowledged and then passed by without being there is lost, and with it all that came after.
+        let passed = self.engine.passed();
+        if let Some(lost) = self
+            .flying
+            .front()
+            .filter(|f| f.acknowledged.is_some_and(|a| a <= passed))
+        {
+            tracing::warn!(
+                batch = lost.number().0,
+                "an acknowledged batch is not in the stream: it is sent again"
+            );
+            for flying in &mut self.flying {
+                flying.acknowledged = None;
+            }
+        }
+    }
+
+    /// Sends, in order, what is not acknowledged; `false` if it is not to be had now: then nothing new is begun.
+    fn resend_lost(&mut self, broker: &Broker) -> bool {
+        let engine = Arc::clone(&self.engine);
+        for i in 0..self.flying.len() {
+            let Some(flying) = self.flying.get_mut(i).filter(|f| f.acknowledged.is_none()) else {
+                continue;
+            };
+            let number = flying.number();
+            match send(&self.runtime, &engine, broker, &mut flying.outbox) {
+                Ok(at) => {
+                    flying.acknowledged = Some(at);
+                    self.resend.reset();
+                    engine.status.recovered(Component::Publish);
+                    if !std::mem::replace(&mut flying.counted, true) {
+                        let batch = flying.outbox.batch();
+                        engine.metrics.batches_published.inc();
+                        engine.metrics.rows_published.inc_by(batch.record.row_count);
+                        engine.metrics.published_bytes_raw.inc_by(batch.raw_bytes);
+                        engine
+                            .metrics
+                            .published_bytes_sent
+                            .inc_by(flying.outbox.sent_bytes());
+                        engine.status.published();
+                    }
+                }
+                Err(e) => {
+                    engine.metrics.publish_retries.inc();
+                    engine.status.failed(Component::Publish, &e);
+                    if self.resend.tries() == 0 {
+                        tracing::warn!(batch = number.0, error = %e, "a batch was not acknowledged; it is sent again until it comes back");
+                    }
+                    // Without an acknowledgement it may be there all the same: its echo then says so.
+                    let _ = engine.wait_echo(number, self.resend.next_wait());
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// New and altered tables get their triggers at once.
@@ -112,18 +232,36 @@ impl PublishLoop {
         let shutdown = self.engine.shutdown.clone();
         let mut replica = self.engine.replica();
         if replica.captured().schema_version != version {
-            while !replica.refresh_capture(LOCK_PATIENCE, &|| shutdown.is_forced())? && !shutdown.is_forced() {}
-            self.engine.status.set_capture(true, replica.captured().tables.len() as u64);
+            while !replica.refresh_capture(LOCK_PATIENCE, &|| shutdown.is_forced())?
+                && !shutdown.is_forced()
+            {}
+            self.engine
+                .status
+                .set_capture(true, replica.captured().tables.len() as u64);
             self.engine.status.recovered(Component::Capture);
-            tracing::info!(tables = replica.captured().tables.len(), "capture is current with the changed schema");
+            tracing::info!(
+                tables = replica.captured().tables.len(),
+                "capture is current with the changed schema"
+            );
         }
         Ok(())
     }
 
     fn scan(&mut self, broker: &Broker) -> Result<Option<Batch>, ScanError> {
         let log = &self.engine.config.replication_log;
-        let limits = Limits { max_payload: broker.max_payload(), shards: log.shards, compress: log.compress, compress_min_bytes: log.compress_min_bytes };
-        let folder = self.engine.config.db_path.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| ".".into(), std::path::Path::to_path_buf);
+        let limits = Limits {
+            max_payload: broker.max_payload(),
+            shards: log.shards,
+            compress: log.compress,
+            compress_min_bytes: log.compress_min_bytes,
+        };
+        let folder = self
+            .engine
+            .config
+            .db_path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .map_or_else(|| ".".into(), std::path::Path::to_path_buf);
         let spool = Arc::new(Spool::new(folder));
         // Commits after this are for the next scan: asked before the scan begins its snapshot.
         self.watch.changed(&self.reader)?;
@@ -137,114 +275,19 @@ impl PublishLoop {
             scanned
         };
         if scanned.log_rows > 0 {
-            self.engine.metrics.scan_changes.observe(started.elapsed().as_secs_f64());
+            self.engine
+                .metrics
+                .scan_changes
+                .observe(started.elapsed().as_secs_f64());
         }
         for (table, rows) in &scanned.null_keys {
-            tracing::warn!(table, rows, "rows with NULL in their primary key are not replicated: no other node could tell which row is meant");
+            tracing::warn!(
+                table,
+                rows,
+                "rows with NULL in their primary key are not replicated: no other node could tell which row is meant"
+            );
         }
         Ok(scanned.batch)
-    }
-
-    /// Sends a batch until its echo has come. Nothing but a forced stop ends this before.
-    fn deliver(&mut self, broker: &Broker, batch: Batch) {
-        let engine = Arc::clone(&self.engine);
-        let (number, rows, raw) = (batch.record.batch, batch.record.row_count, batch.raw_bytes);
-        let mut outbox = Outbox::new(batch);
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
-        let started = Instant::now();
-        let mut counted = false;
-        let mut tries = 0_u64;
-        let give_up = || engine.shutdown.is_forced();
-        while !give_up() {
-            engine.status.progress(Loop::Publish);
-            tries += 1;
-            if tries > 1 {
-                engine.metrics.publish_retries.inc();
-            }
-            let acknowledged = match self.send(broker, &mut outbox) {
-                Ok(at) => {
-                    engine.status.recovered(Component::Publish);
-                    if !counted {
-                        counted = true;
-                        engine.metrics.batches_published.inc();
-                        engine.metrics.rows_published.inc_by(rows);
-                        engine.metrics.published_bytes_raw.inc_by(raw);
-                        engine.metrics.published_bytes_sent.inc_by(outbox.sent_bytes());
-                        engine.status.published();
-                    }
-                    backoff.reset();
-                    Some(at)
-                }
-                Err(e) => {
-                    engine.status.failed(Component::Publish, &e);
-                    if backoff.tries() == 0 {
-                        tracing::warn!(batch = number.0, error = %e, "a batch was not acknowledged; it is sent again until it comes back");
-                    }
-                    None
-                }
-            };
-            // Without an acknowledgement the message may be there all the same: its echo then says so.
-            let patience = if acknowledged.is_some() { LOOK } else { backoff.next_wait() };
-            loop {
-                match engine.wait_echo(number, acknowledged, patience) {
-                    EchoWait::Came => {
-                        engine.metrics.publish_to_echo.observe(started.elapsed().as_secs_f64());
-                        return;
-                    }
-                    EchoWait::Vanished => {
-                        tracing::warn!(batch = number.0, "an acknowledged batch is not in the stream: it is sent again");
-                        break;
-                    }
-                    EchoWait::NotYet if acknowledged.is_none() || give_up() => break,
-                    EchoWait::NotYet => {
-                        engine.status.progress(Loop::Publish);
-                        // The schema may change while the echo waits for just that.
-                        if let Err(e) = self.keep_capture_current() {
-                            engine.status.failed(Component::Capture, &e);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Sends what is missing of the payload, then the commit record. Returns where the record stands.
-    fn send(&self, broker: &Broker, outbox: &mut Outbox) -> Result<Sequence, SendError> {
-        loop {
-            let missing = outbox.missing();
-            if missing.is_empty() {
-                break;
-            }
-            for window in missing.chunks(WINDOW) {
-                let mut messages = Vec::with_capacity(window.len());
-                for &number in window {
-                    if let Some((shard, message)) = outbox.piece(number)? {
-                        messages.push((number, shard, message));
-                    }
-                }
-                let stored = self.runtime.block_on(async {
-                    let mut sending = JoinSet::new();
-                    for (number, shard, message) in messages {
-                        let broker = broker.clone();
-                        sending.spawn(async move { (number, broker.publish(shard, message, ACK_DEADLINE).await) });
-                    }
-                    sending.join_all().await
-                });
-                let mut failed = None;
-                for (number, result) in stored {
-                    match result {
-                        Ok(at) => outbox.stored(number, at),
-                        Err(e) => failed = Some(e),
-                    }
-                }
-                self.engine.status.progress(Loop::Publish);
-                if let Some(e) = failed {
-                    return Err(e.into());
-                }
-            }
-        }
-        let Some(record) = outbox.commit() else { return Err(SendError::Incomplete) };
-        Ok(self.runtime.block_on(broker.publish(ShardId::ORDER, record, ACK_DEADLINE))?)
     }
 
     fn report(&mut self, error: &ScanError, backoff: &mut Backoff) {
@@ -273,6 +316,49 @@ impl PublishLoop {
             let _ = self.engine.shutdown.wait_timeout(backoff.next_wait());
         }
     }
+}
+
+/// Sends what is missing of a batch's payload, then its commit record. Returns where the record stands.
+fn send(
+    runtime: &Handle,
+    engine: &Engine,
+    broker: &Broker,
+    outbox: &mut Outbox,
+) -> Result<Sequence, SendError> {
+    let missing = outbox.missing();
+    for window in missing.chunks(WINDOW) {
+        let mut messages = Vec::with_capacity(window.len());
+        for &number in window {
+            if let Some((shard, message)) = outbox.piece(number)? {
+                messages.push((number, shard, message));
+            }
+        }
+        let stored = runtime.block_on(async {
+            let mut sending = JoinSet::new();
+            for (number, shard, message) in messages {
+                let broker = broker.clone();
+                sending.spawn(async move {
+                    (number, broker.publish(shard, message, ACK_DEADLINE).await)
+                });
+            }
+            sending.join_all().await
+        });
+        let mut failed = None;
+        for (number, result) in stored {
+            match result {
+                Ok(at) => outbox.stored(number, at),
+                Err(e) => failed = Some(e),
+            }
+        }
+        engine.status.progress(Loop::Publish);
+        if let Some(e) = failed {
+            return Err(e.into());
+        }
+    }
+    let Some(record) = outbox.commit() else {
+        return Err(SendError::Incomplete);
+    };
+    Ok(runtime.block_on(broker.publish(ShardId::ORDER, record, ACK_DEADLINE))?)
 }
 
 /// Why a batch was not sent.

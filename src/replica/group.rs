@@ -67,6 +67,8 @@ pub struct Applied {
     pub scanned_at: Vec<u64>,
     /// How long the write lock was held.
     pub held: Duration,
+    /// Somebody else has written since the last group.
+    pub contended: bool,
 }
 
 impl Applied {
@@ -81,6 +83,7 @@ impl Applied {
             fold: FoldStats::default(),
             scanned_at: Vec::new(),
             held: Duration::ZERO,
+            contended: false,
         }
     }
 }
@@ -105,6 +108,8 @@ impl Replica {
                 return Ok(applied);
             }
             let since = Instant::now();
+            let version = connection::data_version(&self.conn)?;
+            applied.contended = std::mem::replace(&mut self.seen_version, version) != version;
             let outcome = self.apply_here(wanted, options, since, &mut applied);
             applied.held = since.elapsed();
             match outcome {
@@ -149,7 +154,7 @@ impl Replica {
         self.remove_forgotten()?;
         let mut position = self.position;
         let mut taken: HashMap<_, LastTaken> = HashMap::new();
-        let mut echoed = false;
+        let mut foreign = self.foreign;
         for message in messages {
             let must = options.through.is_some_and(|s| message.sequence <= s);
             if applied.consumed > 0 && !must && since.elapsed() >= options.max_time {
@@ -170,12 +175,12 @@ impl Replica {
                 }
                 Body::Batch(batch) => match judge_record(&self.publishers, &batch.record) {
                     Verdict::Take => {
-                        if let Some(stop) =
-                            self.take(batch, message, position.folded, options, applied)?
-                        {
+                        if let Some(stop) = self.take(batch, message, foreign, options, applied)? {
                             return Ok(Some(stop));
                         }
-                        echoed |= batch.record.node == self.me;
+                        if !self.is_current(batch) {
+                            foreign = message.sequence;
+                        }
                         let last = LastTaken {
                             incarnation: batch.record.incarnation,
                             batch: batch.record.batch,
@@ -210,13 +215,9 @@ impl Replica {
         self.position = position;
         self.in_flight.forgotten.clear();
         self.in_flight.folded(position.sequence);
-        if echoed
-            && self
-                .in_flight
-                .batch
-                .is_some_and(|b| applied.echoes.contains(&b))
-        {
-            self.in_flight.batch = None;
+        self.foreign = foreign;
+        if let Some(last) = applied.echoes.iter().max() {
+            self.in_flight.echoed(*last);
         }
         Ok(None)
     }
@@ -226,13 +227,13 @@ impl Replica {
         &mut self,
         batch: &IncomingBatch,
         message: &Incoming,
-        folded: Sequence,
+        foreign: Sequence,
         options: &ApplyOptions<'_>,
         applied: &mut Applied,
     ) -> Result<Option<Stopped>, ReplicaError> {
         let record = &batch.record;
         let own = record.node == self.me;
-        let current = own && Some(record.incarnation) == self.incarnation;
+        let current = self.is_current(batch);
         if own
             && !current
             && self
@@ -270,7 +271,7 @@ impl Replica {
                 stats: &mut applied.fold,
             };
             if let Err(e) = open_gates(&mut ctx, record) {
-                return stop_or_fail(e, self.in_flight.batch);
+                return stop_or_fail(e, self.in_flight.last());
             }
         }
         if own && batch.damage.is_none() {
@@ -281,8 +282,9 @@ impl Replica {
         } else if !own {
             applied.scanned_at.push(record.scanned_at);
         }
-        // An echo that directly follows what was folded when it was scanned: the database was exactly that state with these changes on top.
-        if batch.damage.is_some() || (current && record.base == folded) {
+        // Since it was scanned nothing was taken but batches of this incarnation: the database was exactly the fold up to `base` with these changes on top,
+        // so folding it comes to what is there.
+        if batch.damage.is_some() || (current && record.base >= foreign) {
             return Ok(None);
         }
         let (filter, conn) = (&self.filter, &self.conn);
@@ -301,8 +303,12 @@ impl Replica {
         };
         match fold(&mut ctx, batch) {
             Ok(()) => Ok(None),
-            Err(e) => stop_or_fail(e, self.in_flight.batch),
+            Err(e) => stop_or_fail(e, self.in_flight.last()),
         }
+    }
+
+    fn is_current(&self, batch: &IncomingBatch) -> bool {
+        batch.record.node == self.me && Some(batch.record.incarnation) == self.incarnation
     }
 
     /// Our batch is back: what it covers is no longer pending.
@@ -345,7 +351,7 @@ impl Replica {
             Body::Batch(b)
                 if b.record.node == me.me
                     && Some(b.record.incarnation) == me.incarnation
-                    && Some(b.record.batch) == me.in_flight.batch =>
+                    && me.in_flight.batches.contains(&b.record.batch) =>
             {
                 true
             }
@@ -377,7 +383,9 @@ impl Replica {
                 return Err(e);
             }
             self.in_flight.forgotten.clear();
-            self.in_flight.batch = None;
+            if let Some(last) = applied.echoes.iter().max() {
+                self.in_flight.echoed(*last);
+            }
         }
         applied.consumed = messages.len();
         Ok(applied)

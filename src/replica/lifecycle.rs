@@ -58,8 +58,10 @@ impl Replica {
             plans: Vec::new(),
             publishers: Publishers::new(),
             position: node::Position::default(),
+            foreign: Sequence(0),
             incarnation: None,
             next_batch: BatchNumber(1),
+            seen_version: 0,
         };
         if !connection::begin_immediate(&replica.conn, patience, stop)? {
             return Err(ReplicaError::Locked {
@@ -193,6 +195,7 @@ impl Replica {
         self.in_flight.reset();
         self.pending.clear();
         self.incarnation = Some(incarnation);
+        self.foreign = self.position.folded;
         self.next_batch = BatchNumber(1);
         Ok(())
     }

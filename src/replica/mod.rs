@@ -18,7 +18,7 @@ use rusqlite::Connection;
 use crate::apply::plan::Plan;
 use crate::capture::{Captured, install, remove};
 use crate::change::operation::ChangeKind;
-use crate::change::position::{BatchNumber, Incarnation, NodeId};
+use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence};
 use crate::changelog::in_flight::InFlight;
 use crate::changelog::pending::TablePending;
 use crate::changelog::scan::{self, Publisher, ScanError, Scanned};
@@ -65,8 +65,12 @@ pub struct Replica {
     pub(crate) plans: Vec<Arc<Plan>>,
     pub(crate) publishers: Publishers,
     pub(crate) position: Position,
+    /// The last message taken that was not a batch of this incarnation.
+    pub(crate) foreign: Sequence,
     pub(crate) incarnation: Option<Incarnation>,
     next_batch: BatchNumber,
+    /// SQLite's data version when the last group was applied.
+    pub(crate) seen_version: i64,
 }
 
 impl Replica {
@@ -106,10 +110,10 @@ impl Replica {
         &self.publishers
     }
 
-    /// The batch whose echo is awaited.
+    /// The last batch whose echo is awaited.
     #[must_use]
     pub fn batch_in_flight(&self) -> Option<BatchNumber> {
-        self.in_flight.batch
+        self.in_flight.last()
     }
 
     /// The incarnation, once begun.
@@ -118,7 +122,7 @@ impl Replica {
         self.incarnation
     }
 
-    /// Builds the next batch, if none is in flight and anything is new.
+    /// Builds the next batch, if anything is new and not too many are in flight. Batches must reach the stream in the order of their numbers.
     ///
     /// # Errors
     /// [`ScanError::SchemaChanged`]: call [`Replica::refresh_capture`] and scan again.
@@ -234,8 +238,16 @@ impl Replica {
     pub fn pending_by_table(&self) -> Result<Vec<(String, u64)>, SqliteError> {
         let mut out = Vec::new();
         for table in self.captured.tables.iter().filter(|t| !t.log.is_empty()) {
-            let sql = format!("SELECT count(*) FROM {} WHERE type <> {}", table.log, ChangeKind::Done.code());
-            let n: i64 = self.conn.prepare_cached(&sql).and_then(|mut s| s.query_row([], |r| r.get(0))).doing("count the pending changes")?;
+            let sql = format!(
+                "SELECT count(*) FROM {} WHERE type <> {}",
+                table.log,
+                ChangeKind::Done.code()
+            );
+            let n: i64 = self
+                .conn
+                .prepare_cached(&sql)
+                .and_then(|mut s| s.query_row([], |r| r.get(0)))
+                .doing("count the pending changes")?;
             if n > 0 {
                 out.push((table.table.name.clone(), n.cast_unsigned()));
             }
