@@ -39,7 +39,6 @@ pub struct Waiting {
 
 impl Waiting {
     /// The message, and what holds its bytes in the queue.
-    #[must_use]
     pub fn into_parts(self) -> (Incoming, OwnedSemaphorePermit) {
         (self.message, self.bytes)
     }

@@ -34,8 +34,7 @@ impl CleanupRequest {
         for reply in replies {
             reply.done(
                 result
-                    .as_ref()
-                    .map(Clone::clone)
+                    .clone()
                     .map_err(|f| Refusal::new(f.reason.clone(), f.code.number())),
             );
         }
