@@ -30,11 +30,14 @@ use supervisor::{Command, Shared, Supervisor};
 /// How long a server may take to end by itself: it writes its state out, which after heavy load takes a moment.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Commands that may wait: the supervisor takes them at once, and only a few kinds exist.
+const COMMANDS: usize = 16;
+
 /// A running managed server. Dropping it kills the process; [`stop`](Self::stop) ends it in good order.
 #[derive(Debug)]
 pub struct ManagedServer {
     shared: Arc<Shared>,
-    commands: std::sync::mpsc::Sender<Command>,
+    commands: std::sync::mpsc::SyncSender<Command>,
     thread: Option<std::thread::JoinHandle<()>>,
     refresh: Option<tokio::task::JoinHandle<()>>,
 }
@@ -54,7 +57,7 @@ impl ManagedServer {
         let binary = process::find(config.server_path.as_deref())?;
         let routes = peers::resolve(&config.cluster_peers).await;
         let settings = settings::Settings::new(config, folder, node, routes)?;
-        let (commands, receiver) = std::sync::mpsc::channel();
+        let (commands, receiver) = std::sync::mpsc::sync_channel(COMMANDS);
         let (ready_sender, ready) = tokio::sync::oneshot::channel();
         let shared = Arc::new(Shared::default());
         let supervisor = Supervisor::new(binary, settings, commands.clone(), Arc::clone(&shared));
@@ -100,10 +103,14 @@ impl ManagedServer {
 
     /// Ends the server: asks it to, and kills it after ten seconds. Returns when the process has gone.
     pub async fn stop(mut self) {
-        // An error means that the thread has ended already.
-        let _ = self.commands.send(Command::Stop);
         if let Some(thread) = self.thread.take() {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            let commands = self.commands.clone();
+            let end = move || {
+                // An error means that the thread has ended already.
+                let _ = commands.send(Command::Stop);
+                thread.join()
+            };
+            let _ = tokio::task::spawn_blocking(end).await;
         }
     }
 }

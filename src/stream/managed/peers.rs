@@ -1,7 +1,7 @@
 //! The other servers of a cluster: `nats://` as they are, `dns://` by all the addresses of the name, looked up again and again.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
 use super::supervisor::Command;
@@ -60,7 +60,7 @@ async fn look_up(host: &str, port: u16) -> std::io::Result<BTreeSet<String>> {
 /// Looks the names up again for ever, and tells the supervisor when their addresses change. `None` where there are none.
 pub(super) fn refresh(
     peers: Vec<PeerUrl>,
-    commands: Sender<Command>,
+    commands: SyncSender<Command>,
 ) -> Option<tokio::task::JoinHandle<()>> {
     peers
         .iter()
@@ -71,7 +71,9 @@ pub(super) fn refresh(
                 loop {
                     tokio::time::sleep(REFRESH_EVERY).await;
                     let routes = resolve(&peers).await;
-                    if commands.send(Command::Routes(routes)).is_err() {
+                    // One that finds no room is made good by the next.
+                    let sent = commands.try_send(Command::Routes(routes));
+                    if matches!(sent, Err(TrySendError::Disconnected(_))) {
                         return;
                     }
                 }

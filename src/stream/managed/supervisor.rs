@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Child;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ type LastWords = Arc<Mutex<VecDeque<String>>>;
 pub(super) struct Supervisor {
     binary: PathBuf,
     settings: Settings,
-    commands: Sender<Command>,
+    commands: SyncSender<Command>,
     shared: Arc<Shared>,
     last_words: LastWords,
     /// Servers started so far.
@@ -98,7 +98,7 @@ impl Supervisor {
     pub(super) fn new(
         binary: PathBuf,
         settings: Settings,
-        commands: Sender<Command>,
+        commands: SyncSender<Command>,
         shared: Arc<Shared>,
     ) -> Self {
         Self {
