@@ -68,6 +68,11 @@ pub(super) fn read(message: Message) -> Delivery {
                 out_of_bytes: true,
             }
         }
+        // All messages were sent before all bytes were used up.
+        CONFLICT if description.eq_ignore_ascii_case("Batch Completed") => Delivery::PullEnded {
+            unsent: Some(unsent.unwrap_or(0)),
+            out_of_bytes: false,
+        },
         // A server that shuts down ends the pull requests of its clients; so does one that gives up the consumer's leadership.
         _ => Delivery::ConsumerLost(lost(status, description)),
     }

@@ -14,6 +14,7 @@
 mod api;
 mod broker;
 mod connect;
+mod continuity;
 mod delivery;
 mod error;
 mod health;
