@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use rusqlite::Connection;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::{layout, triggers};
 use crate::change::table::Table;
@@ -43,6 +44,23 @@ pub struct Captured {
 }
 
 impl Captured {
+    /// A hash of what replication knows of the schema: equal on nodes whose tables, columns, keys and UNIQUE indexes are.
+    #[must_use]
+    pub fn schema_hash(&self) -> String {
+        let mut hash = Xxh3::new();
+        for t in &self.tables {
+            let columns = describe(t.table.columns.iter().map(|c| c.name.as_str()));
+            let line = format!(
+                "{}({columns}) key({}) unique({})\n",
+                quote(&t.table.name),
+                describe(t.table.key_names()),
+                t.table.unique_definitions().join("; ")
+            );
+            hash.update(line.as_bytes());
+        }
+        format!("{:016x}", hash.digest())
+    }
+
     /// The captured table of this name.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<&CapturedTable> {

@@ -94,6 +94,7 @@ async fn serve(
     };
     status.set_db_connected(true);
     status.set_capture(config.publish, replica.captured().tables.len() as u64);
+    status.set_schema(&replica.captured().schema_hash());
     if purpose == Purpose::Cleanup && start::nothing_pending(&replica)? {
         return ending::remove_everything(replica, &config).map(|text| tracing::info!("{text}"));
     }

@@ -238,6 +238,9 @@ impl PublishLoop {
             self.engine
                 .status
                 .set_capture(true, replica.captured().tables.len() as u64);
+            self.engine
+                .status
+                .set_schema(&replica.captured().schema_hash());
             self.engine.status.recovered(Component::Capture);
             tracing::info!(
                 tables = replica.captured().tables.len(),

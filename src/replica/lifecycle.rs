@@ -52,6 +52,7 @@ impl Replica {
             database_id: String::new(),
             filter: TableFilter::new(&options.include, &options.exclude),
             publish: options.publish,
+            publish_wanted: options.publish,
             captured: Arc::new(Captured::default()),
             in_flight: InFlight::default(),
             pending: HashMap::new(),
@@ -98,6 +99,12 @@ impl Replica {
                 node::set_incarnation(&self.conn, Incarnation::default())?;
             }
             Some(_) => {}
+        }
+        if !self.publish && self.log_is_pending()? {
+            tracing::warn!(
+                "publish is false, but changes of before are not published yet: they are first, and capture ends then"
+            );
+            self.publish = true;
         }
         self.refresh_capture_here()?;
         self.publishers = publishers::read(&self.conn)?;
@@ -215,6 +222,7 @@ impl Replica {
         }
         let done = self
             .remove_forgotten()
+            .and_then(|()| self.end_capture_when_empty())
             .and_then(|()| journal::tidy(&self.conn))
             .and_then(|()| self.conn.execute_batch("COMMIT").doing("commit tidying"));
         match done {
@@ -227,6 +235,43 @@ impl Replica {
                 Err(e)
             }
         }
+    }
+
+    /// Whether the view over all change logs shows anything.
+    fn log_is_pending(&self) -> Result<bool, SqliteError> {
+        let view = crate::capture::layout::GLOBAL_VIEW;
+        let there: bool = self
+            .conn
+            .query_row(
+                "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE type = 'view' AND name = ?1)",
+                [view],
+                |r| r.get(0),
+            )
+            .doing("look for the change logs")?;
+        if !there {
+            return Ok(false);
+        }
+        self.conn
+            .query_row(&format!("SELECT EXISTS(SELECT 1 FROM {view})"), [], |r| {
+                r.get(0)
+            })
+            .doing("read the change logs")
+    }
+
+    /// Inside a write transaction: `publish = false` takes effect once nothing is pending any more.
+    fn end_capture_when_empty(&mut self) -> Result<(), SqliteError> {
+        if self.publish
+            && !self.publish_wanted
+            && self.in_flight.batches.is_empty()
+            && !self.log_is_pending()?
+        {
+            self.publish = false;
+            self.refresh_capture_here()?;
+            tracing::info!(
+                "everything of before is published; nothing is captured any more, as publish = false says"
+            );
+        }
+        Ok(())
     }
 
     /// Inside a write transaction: change-log rows of cells that were forgotten at a scan. The caller clears the list after the commit.

@@ -59,6 +59,8 @@ pub struct Replica {
     database_id: String,
     pub(crate) filter: TableFilter,
     publish: bool,
+    /// What the configuration says; capture goes on until what is pending has been published.
+    publish_wanted: bool,
     pub(crate) captured: Arc<Captured>,
     pub(crate) in_flight: InFlight,
     pub(crate) pending: HashMap<String, TablePending>,

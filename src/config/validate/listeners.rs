@@ -66,7 +66,7 @@ fn is_http_path(text: &str) -> bool {
 
 /// Compares what will be listened on; free ports (`-1`) collide with nothing.
 pub(super) fn collisions(check: &mut Checker<'_>, config: &Config) {
-    let mut listeners: Vec<(Origin, ListenAddress)> = Vec::new();
+    let mut listeners: Vec<(Origin, ListenAddress, bool)> = Vec::new();
     let keys = [
         (
             "nats.bind_address",
@@ -86,7 +86,9 @@ pub(super) fn collisions(check: &mut Checker<'_>, config: &Config) {
     ];
     for (key, listens, bind) in keys {
         if listens && let Ok(address) = ListenAddress::parse(bind) {
-            listeners.push((check.source.origin(key), address));
+            // Metrics and health share one listener where they have the same address.
+            let shares = key != "nats.bind_address";
+            listeners.push((check.source.origin(key), address, shares));
         }
     }
     let cluster = config
@@ -99,14 +101,18 @@ pub(super) fn collisions(check: &mut Checker<'_>, config: &Config) {
             host: routes.host.clone(),
             port: routes.port.and_then(|port| port.checked_add(1)),
         };
-        listeners.push((Origin::Flag("-cluster-addr"), routes));
+        listeners.push((Origin::Flag("-cluster-addr"), routes, false));
         listeners.push((
             Origin::Flag("-cluster-addr (leaf nodes, the next port up)"),
             leaf,
+            false,
         ));
     }
-    for (n, (origin, address)) in listeners.iter().enumerate() {
-        for (other, its_address) in listeners.iter().take(n) {
+    for (n, (origin, address, shares)) in listeners.iter().enumerate() {
+        for (other, its_address, it_shares) in listeners.iter().take(n) {
+            if *shares && *it_shares && address == its_address {
+                continue;
+            }
             if let (true, Some(port)) = (address.collides_with(its_address), address.port) {
                 let other = match other {
                     Origin::Key {

@@ -113,12 +113,12 @@ enum Level {
 /// Level and message of a line like `[7] 2026/11/21 12:00:00.000000 [INF] Server is ready`.
 fn split(line: &str) -> (Level, &str) {
     let marks = [
-        (" [INF] ", Level::Info),
-        (" [WRN] ", Level::Warn),
-        (" [ERR] ", Level::Error),
-        (" [FTL] ", Level::Error),
-        (" [DBG] ", Level::Debug),
-        (" [TRC] ", Level::Debug),
+        (" [INF]", Level::Info),
+        (" [WRN]", Level::Warn),
+        (" [ERR]", Level::Error),
+        (" [FTL]", Level::Error),
+        (" [DBG]", Level::Debug),
+        (" [TRC]", Level::Debug),
     ];
     marks
         .into_iter()
@@ -129,7 +129,7 @@ fn split(line: &str) -> (Level, &str) {
         .min_by_key(|(at, ..)| *at)
         // Without a mark it is what the server says before it has a log: a fault in its configuration.
         .map_or((Level::Error, line), |(_, level, rest)| {
-            (level, rest.trim_end())
+            (level, rest.trim())
         })
 }
 
@@ -148,10 +148,12 @@ mod tests {
             split("nats-server: x.conf:3: unknown field"),
             (Level::Error, "nats-server: x.conf:3: unknown field")
         );
-        assert_eq!(
-            forward("[7] 2026/11/21 12:00:00.000000 [INF]  _ | |__"),
-            None
-        );
+        for banner in [
+            "[7] 2026/11/21 12:00:00.000000 [INF]  _ | |__",
+            "[7] 2026/11/21 12:00:00.000000 [INF]",
+        ] {
+            assert_eq!(forward(banner), None);
+        }
     }
 
     #[test]

@@ -1,0 +1,259 @@
+//! Formats that last: what this version writes is byte for byte what the files in `tests/golden` hold, and what they hold is read.
+//!
+//! When a format changes, its version rises, the old files stay under their names, and new ones join them:
+//! `HARMONYLITE_WRITE_GOLDEN=1 cargo test --test golden` writes those that are missing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use harmonylite::apply::incoming::{self, Body};
+use harmonylite::change::operation::ColumnMask;
+use harmonylite::change::position::{BatchNumber, Incarnation, NodeId, Sequence, ShardId};
+use harmonylite::change::value::Value;
+use harmonylite::codec::commit::{self, CommitRecord, SectionKind, SectionRef, TableDefinition};
+use harmonylite::codec::covers::{self, TableCovers};
+use harmonylite::codec::frame::{Kind, Sealer, open};
+use harmonylite::codec::payload::{self, Payload};
+use harmonylite::codec::rows::RowWriter;
+use harmonylite::codec::sequence_map::{self, SequenceMap, SequenceMapError};
+use harmonylite::replica::lifecycle::OpenOptions;
+use harmonylite::replica::{Replica, ReplicaError};
+use harmonylite::state::StateError;
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
+fn golden(name: &str, written: &[u8]) -> Vec<u8> {
+    let path = file(name);
+    if !path.exists() && std::env::var_os("HARMONYLITE_WRITE_GOLDEN").is_some() {
+        std::fs::write(&path, written).unwrap();
+    }
+    let held = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert_eq!(
+        held, written,
+        "{name}: this version writes other bytes than the version that the file is of"
+    );
+    held
+}
+
+fn record() -> CommitRecord {
+    let mut rows = RowWriter::default();
+    rows.delete(0, [Value::Integer(7)].into_iter());
+    rows.whole(
+        0,
+        [
+            Value::Integer(i64::MIN),
+            Value::Real(-0.0),
+            Value::Text("gr\u{fc}n".as_bytes()),
+            Value::Text(b"\xff\0"),
+            Value::Blob(b"\0\x01"),
+            Value::Null,
+        ]
+        .into_iter(),
+    );
+    rows.cells(
+        0,
+        ColumnMask(0b10),
+        2,
+        [Value::Integer(1), Value::Real(f64::INFINITY)].into_iter(),
+    );
+    let mut cover = TableCovers {
+        table: 0,
+        ..TableCovers::default()
+    };
+    for (id, stamp) in [(3, 11), (4, 0x7fff_ffff), (9, 0)] {
+        cover.push(id, stamp);
+    }
+    let mut covered = Vec::new();
+    covers::encode(&mut covered, &cover);
+    CommitRecord {
+        node: NodeId(u64::MAX / 2),
+        incarnation: Incarnation {
+            counter: 3,
+            nonce: 0x0123_4567_89ab_cdef,
+        },
+        batch: BatchNumber(12),
+        base: Sequence(41),
+        tables: vec![TableDefinition {
+            name: "t \"x\"".into(),
+            columns: ["id", "r", "s", "raw", "b", "n"].map(String::from).into(),
+            key: vec![0],
+            uniques: vec!["(\"s\" COLLATE NOCASE) WHERE n > 0".into()],
+        }],
+        rows: rows.take(),
+        covers: covered,
+        sections: vec![SectionRef {
+            kind: SectionKind::Covers,
+            shard: ShardId(2),
+            pieces: vec![Sequence(5), Sequence(8)],
+            length: 1000,
+            hash: 77,
+        }],
+        row_count: 3,
+        scanned_at: 1_790_000_000_000_000,
+    }
+}
+
+#[test]
+fn commit_record() {
+    let record = record();
+    let held = golden(
+        "commit-1.bin",
+        &Sealer::new(false, 0).seal(Kind::Commit, &commit::encode(&record)),
+    );
+    let opened = incoming::open(Sequence(42), &Bytes::from(held));
+    let Body::Batch(batch) = opened.body else {
+        panic!("not a batch: {:?}", opened.body)
+    };
+    assert_eq!(batch.record, record);
+    assert_eq!(batch.damage, None);
+    assert_eq!(
+        batch.covered().unwrap()[0].rows().collect::<Vec<_>>(),
+        [(3, 11), (4, 0x7fff_ffff), (9, 0)]
+    );
+}
+
+#[test]
+fn payload_piece() {
+    let piece = Payload {
+        node: NodeId(1),
+        incarnation: Incarnation {
+            counter: 1,
+            nonce: 2,
+        },
+        batch: BatchNumber(3),
+        section: 4,
+        piece: 5,
+        bytes: b"bytes of a section",
+    };
+    let held = golden(
+        "payload-1.bin",
+        &Sealer::new(false, 0).seal(Kind::Payload, &payload::encode(&piece)),
+    );
+    let (kind, body) = open(&held).unwrap();
+    assert_eq!(
+        (kind, payload::decode(&body).unwrap()),
+        (Kind::Payload, piece)
+    );
+}
+
+/// The bytes of a compressed frame are the compressor's, so only reading is held.
+#[test]
+fn compressed_section() {
+    let body: Vec<u8> = b"a row, a row, a row; "
+        .iter()
+        .copied()
+        .cycle()
+        .take(4000)
+        .collect();
+    let path = file("section-1.zst.bin");
+    if !path.exists() && std::env::var_os("HARMONYLITE_WRITE_GOLDEN").is_some() {
+        std::fs::write(&path, Sealer::new(true, 0).seal(Kind::Section, &body)).unwrap();
+    }
+    let held = std::fs::read(&path).unwrap();
+    assert!(held.len() < body.len());
+    let (kind, opened) = open(&held).unwrap();
+    assert_eq!((kind, opened.as_ref()), (Kind::Section, body.as_slice()));
+}
+
+#[test]
+fn sequence_map_file() {
+    let map = SequenceMap {
+        version: 1,
+        node_id: "17".into(),
+        database_id: "abc".into(),
+        sequences: [(1, Sequence(1_000_000))].into(),
+    };
+    let held = golden("seq-map-1.cbor", &minicbor::to_vec(&map).unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("seq-map.cbor");
+    std::fs::write(&path, held).unwrap();
+    assert_eq!(sequence_map::read(&path).unwrap(), Some(map.clone()));
+    std::fs::write(
+        &path,
+        minicbor::to_vec(SequenceMap { version: 2, ..map }).unwrap(),
+    )
+    .unwrap();
+    let refused = sequence_map::read(&path).unwrap_err();
+    assert!(matches!(refused, SequenceMapError::Newer { found: 2, .. }));
+    assert!(refused.to_string().contains("upgrade"), "{refused}");
+}
+
+fn options() -> OpenOptions {
+    OpenOptions {
+        node_id: NodeId(7),
+        publish: true,
+        include: vec![],
+        exclude: vec![],
+    }
+}
+
+#[test]
+fn state_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.db");
+    let conn = rusqlite::Connection::open(&path).unwrap();
+    conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT UNIQUE, b)")
+        .unwrap();
+    drop(Replica::open(&path, &options(), Duration::from_secs(5), &|| false).unwrap());
+    let mut stmt = conn.prepare("SELECT sql || ';' FROM sqlite_schema WHERE name LIKE '\\_\\_harmonylite\\_\\_%' ESCAPE '\\' AND sql IS NOT NULL ORDER BY name").unwrap();
+    let lines: Vec<String> = stmt
+        .query_map([], |r| r.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    golden("state-1.sql", (lines.join("\n") + "\n").as_bytes());
+}
+
+#[test]
+fn state_of_this_format_is_read_and_of_a_newer_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.db");
+    let conn = rusqlite::Connection::open(&path).unwrap();
+    conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT UNIQUE, b)")
+        .unwrap();
+    conn.execute_batch(&std::fs::read_to_string(file("state-1.sql")).unwrap())
+        .unwrap();
+    conn.execute(
+        "INSERT INTO __harmonylite__node(id, format, node_id, database_id, incarnation, nonce, position, position_hash, folded) VALUES(1, 1, '7', 'golden', 4, 5, 60, 70, 59)",
+        [],
+    )
+    .unwrap();
+    conn.execute(
+        "INSERT INTO __harmonylite__publishers VALUES('9', 2, 3, 4, 59)",
+        [],
+    )
+    .unwrap();
+    let replica = Replica::open(&path, &options(), Duration::from_secs(5), &|| false).unwrap();
+    assert_eq!(
+        (
+            replica.database_id(),
+            replica.position().sequence,
+            replica.position().folded
+        ),
+        ("golden", Sequence(60), Sequence(59))
+    );
+    assert_eq!(replica.publishers()[&NodeId(9)].batch, BatchNumber(4));
+    assert_eq!(replica.stored_incarnation().unwrap(), 4);
+    drop(replica);
+    conn.execute("UPDATE __harmonylite__node SET format = 2", [])
+        .unwrap();
+    let Err(refused) = Replica::open(&path, &options(), Duration::from_secs(5), &|| false) else {
+        panic!("state of a newer format was opened")
+    };
+    assert!(matches!(
+        refused,
+        ReplicaError::State(StateError::Newer { found: 2, known: 1 })
+    ));
+    assert!(refused.to_string().contains("upgrade"), "{refused}");
+}
