@@ -157,6 +157,9 @@ pub fn read_pending(conn: &Connection, spec: &TableSpec) -> Out<std::collections
             .collect::<Result<_, _>>()
             .map_err(|e| e.to_string())?;
         let key = spec.normal(&key);
+        if key.contains(&Val::Null) {
+            continue;
+        }
         let before = out.get(&key).copied();
         out.insert(key, Pending::then(before, kind, mask));
     }
