@@ -50,8 +50,13 @@ fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|v| v.parse().ok())
 }
 
+/// What a failure is about, without its numbers.
+fn class(why: &str) -> String {
+    why.chars().filter(|c| !c.is_ascii_digit()).take(30).collect()
+}
+
 /// The steps that a failure does not need.
-fn shrink(seed: u64, total: usize) -> HashSet<usize> {
+fn shrink(seed: u64, total: usize, why: &str) -> HashSet<usize> {
     let until = Instant::now() + Duration::from_secs(20);
     let mut without: HashSet<usize> = HashSet::new();
     let mut size = total.div_ceil(2).max(1);
@@ -68,7 +73,7 @@ fn shrink(seed: u64, total: usize) -> HashSet<usize> {
             }
             let mut tried = without.clone();
             tried.extend(chunk);
-            if run(seed, 900, &tried, false).result.is_err() {
+            if run(seed, 900, &tried, false).result.is_err_and(|e| class(&e) == class(why)) {
                 without = tried;
             }
         }
@@ -89,7 +94,7 @@ fn replay(seed: u64) -> bool {
         return true;
     };
     report(seed, why);
-    let without = if env("SHRINK") == Some(0) { HashSet::new() } else { shrink(seed, outcome.steps) };
+    let without = if env("SHRINK") == Some(0) { HashSet::new() } else { shrink(seed, outcome.steps, why) };
     let shrunk = run(seed, 902, &without, true);
     for line in &shrunk.trace {
         println!("{line}");
