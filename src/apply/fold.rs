@@ -445,6 +445,20 @@ impl Fold<'_, '_> {
                 )?
             };
             let Some(terms) = terms else { continue };
+            for lost in rows::take_keyless(self.ctx.conn, table, index, &terms)? {
+                for (column, value) in table.columns.iter().zip(&lost) {
+                    self.record(&Conflict {
+                        table: &table.name,
+                        key: "NULL",
+                        column: &column.name,
+                        losing_value: value.as_value(),
+                        losing_node: Some(self.ctx.me),
+                        winning_node: self.record.node,
+                        position: self.ctx.at,
+                        reason: "unique-collision",
+                    })?;
+                }
+            }
             for other in rows::colliding(self.ctx.conn, table, index, &terms, key)? {
                 let other: Vec<Value<'_>> = other.iter().map(OwnedValue::as_value).collect();
                 self.remove(plan, &other)?;

@@ -204,6 +204,60 @@ pub fn colliding(
     Ok(out)
 }
 
+/// Takes out the rows without a key (NULL in it) that collide with a row on an index, and returns them in the order of the columns here. They are on no
+/// other node's account: nothing is pending of them, and nothing but the index they stand in matters.
+///
+/// # Errors
+/// SQLite's.
+pub fn take_keyless(
+    conn: &Connection,
+    table: &Table,
+    index: &UniqueIndex,
+    terms: &[OwnedValue],
+) -> Result<Vec<Vec<OwnedValue>>, SqliteError> {
+    let TableKey::Columns(columns) = &table.key else {
+        return Ok(Vec::new());
+    };
+    if table.integer_key {
+        return Ok(Vec::new());
+    }
+    let doing = || {
+        format!(
+            "remove rows without a key of table \"{}\" in the way on index \"{}\"",
+            table.name, index.name
+        )
+    };
+    let null: Vec<String> = columns
+        .iter()
+        .filter_map(|(i, _)| table.columns.get(*i))
+        .map(|c| format!("{} IS NULL", quote(&c.name)))
+        .collect();
+    let condition = format!(
+        "FROM {} WHERE {} AND ({})",
+        quote(&table.name),
+        collides_with_terms(index),
+        null.join(" OR ")
+    );
+    let names = row_sql::whole_names(table);
+    let mut stmt = conn
+        .prepare_cached(&format!("SELECT {} {condition}", names.join(", ")))
+        .doing_with(doing)?;
+    let out: Vec<Vec<OwnedValue>> = stmt
+        .query_map(rusqlite::params_from_iter(terms), |row| {
+            (0..names.len())
+                .map(|i| row.get_ref(i).map(|v| from_sql(v).to_owned()))
+                .collect()
+        })
+        .and_then(Iterator::collect)
+        .doing_with(doing)?;
+    if !out.is_empty() {
+        conn.prepare_cached(&format!("DELETE {condition}"))
+            .and_then(|mut s| s.execute(rusqlite::params_from_iter(terms)))
+            .doing_with(doing)?;
+    }
+    Ok(out)
+}
+
 fn reading(plan: &Plan) -> String {
     format!("read a row of table \"{}\"", plan.table.table.name)
 }

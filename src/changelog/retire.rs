@@ -42,20 +42,25 @@ pub fn retire(
         return Ok(Retired::Some);
     };
     if covers_all(conn, table, covers, last)? {
-        let newest = newest(conn, table)?;
-        let below = if newest == Some(last) {
-            last.saturating_sub(1)
+        // A batch of a life that this file knows nothing of (an older file was put back) may cover ids above all that are here: what the
+        // log gets from now on is not covered by it, and its newest row must stay all the same.
+        let Some(newest) = newest(conn, table)? else {
+            return Ok(Retired::Some);
+        };
+        let up_to = last.min(newest);
+        let below = if newest == up_to {
+            up_to.saturating_sub(1)
         } else {
-            last
+            up_to
         };
         let delete = format!("DELETE FROM {} WHERE id <= ?1", table.log);
         conn.prepare_cached(&delete)
             .and_then(|mut s| s.execute([below]))
             .doing_with(doing)?;
-        if below != last {
-            mark_done(conn, table, last)?;
+        if below != up_to {
+            mark_done(conn, table, up_to)?;
         }
-        return Ok(Retired::UpTo(last));
+        return Ok(Retired::UpTo(up_to));
     }
     let newest = newest(conn, table)?;
     let delete = format!("DELETE FROM {} WHERE id = ?1 AND stamp = ?2", table.log);

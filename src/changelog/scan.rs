@@ -17,7 +17,7 @@ use crate::change::value::Value;
 use crate::codec::batch::{Batch, BatchWriter};
 use crate::codec::commit::{CommitRecord, TableDefinition};
 use crate::codec::covers::TableCovers;
-use crate::sqlite::connection::schema_version;
+use crate::sqlite::connection::{rollback, schema_version};
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::row_sql;
 use crate::sqlite::value::from_sql;
@@ -76,13 +76,13 @@ pub fn scan(
     if in_flight.is_full() {
         return Ok(Scanned::default());
     }
-    reader
-        .execute_batch("BEGIN")
-        .doing("begin to read the change log")?;
+    if let Err(e) = reader.execute_batch("BEGIN") {
+        rollback(reader);
+        return Err(e).doing("begin to read the change log")?;
+    }
     let scanned = scan_snapshot(reader, captured, in_flight, publisher, writer);
-    reader
-        .execute_batch("COMMIT")
-        .doing("end reading the change log")?;
+    // Nothing was written: whatever happened inside, the snapshot is let go of, and what was decided holds.
+    rollback(reader);
     scanned
 }
 

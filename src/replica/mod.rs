@@ -100,6 +100,12 @@ impl Replica {
         self.position
     }
 
+    /// The write connection, for its owner: progress handlers, reads of our own tables. Whoever writes by it does so outside of what the
+    /// replica remembers.
+    pub fn writer(&mut self) -> &mut Connection {
+        &mut self.conn
+    }
+
     /// What is captured.
     #[must_use]
     pub fn captured(&self) -> &Arc<Captured> {

@@ -145,7 +145,11 @@ pub fn begin_immediate(
                     pause = (pause * 2).min(LONGEST);
                 }
             }
-            Err(e) => break Err(e).doing("begin a write transaction"),
+            Err(e) => {
+                // A statement that breaks off after it took the lock leaves the transaction open.
+                rollback(conn);
+                break Err(e).doing("begin a write transaction");
+            }
         }
     };
     conn.busy_timeout(READ_TIMEOUT)

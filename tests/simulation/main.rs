@@ -1,0 +1,176 @@
+//! Deterministic simulation of the engine: several nodes on real SQLite files, a simulated replication log, one seed for everything.
+//! `docs/testing.md` says what is simulated and how to replay a seed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+#![allow(missing_docs)]
+
+mod check;
+mod model;
+mod node;
+mod rng;
+mod schema;
+mod steps;
+mod stream;
+mod workload;
+mod world;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use world::{Counters, Outcome};
+
+/// What a check says: a sentence.
+pub type Out<T> = Result<T, String>;
+
+fn folder(worker: usize) -> PathBuf {
+    let base = PathBuf::from("/dev/shm");
+    let base = if base.is_dir() { base } else { std::env::temp_dir() };
+    base.join(format!("harmonylite-simulation-{}-{worker}", std::process::id()))
+}
+
+/// Runs a seed; a panic counts as a failure.
+fn run(seed: u64, worker: usize, without: &HashSet<usize>, trace: bool) -> Outcome {
+    let folder = folder(worker);
+    let done = std::panic::catch_unwind(|| world::run(seed, &folder, without, trace));
+    done.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        Outcome {
+            result: Err(format!("panic: {}", text.unwrap_or_default())),
+            counters: Counters::new(),
+            trace: Vec::new(),
+            steps: 0,
+        }
+    })
+}
+
+fn env(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|v| v.parse().ok())
+}
+
+/// What a failure is about, without its numbers.
+fn class(why: &str) -> String {
+    why.chars().filter(|c| !c.is_ascii_digit()).take(30).collect()
+}
+
+/// The steps that a failure does not need.
+fn shrink(seed: u64, total: usize, why: &str) -> HashSet<usize> {
+    let until = Instant::now() + Duration::from_secs(20);
+    let mut without: HashSet<usize> = HashSet::new();
+    let mut size = total.div_ceil(2).max(1);
+    while size > 0 {
+        let mut start = 0;
+        while start < total {
+            let chunk: Vec<usize> = (start..(start + size).min(total)).filter(|s| !without.contains(s)).collect();
+            start += size;
+            if chunk.is_empty() {
+                continue;
+            }
+            if Instant::now() > until {
+                return without;
+            }
+            let mut tried = without.clone();
+            tried.extend(chunk);
+            if run(seed, 900, &tried, false).result.is_err_and(|e| class(&e) == class(why)) {
+                without = tried;
+            }
+        }
+        size /= 2;
+    }
+    without
+}
+
+fn report(seed: u64, why: &str) {
+    println!("FAILED SEED={seed} cargo test --test simulation: {why}");
+}
+
+/// Replays one seed, shrunk, with its trace.
+fn replay(seed: u64) -> bool {
+    let outcome = run(seed, 901, &HashSet::new(), false);
+    let Err(why) = &outcome.result else {
+        println!("seed {seed} is clean");
+        return true;
+    };
+    report(seed, why);
+    let without = if env("SHRINK") == Some(0) { HashSet::new() } else { shrink(seed, outcome.steps, why) };
+    let shrunk = run(seed, 902, &without, true);
+    for line in &shrunk.trace {
+        println!("{line}");
+    }
+    println!("{} of {} steps left: {:?}", outcome.steps - without.len(), outcome.steps, shrunk.result);
+    false
+}
+
+struct Totals {
+    counters: Counters,
+    failed: Vec<(u64, String)>,
+}
+
+/// Runs seeds on all cores until they are used up or the time is.
+fn many(seeds: &(dyn Fn(u64) -> Option<u64> + Sync), limit: Option<u64>, time: Option<Duration>, threads: usize) -> (Totals, u64) {
+    let totals = Mutex::new(Totals { counters: Counters::new(), failed: Vec::new() });
+    let (next, done, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let since = Instant::now();
+    std::thread::scope(|scope| {
+        for worker in 0..threads {
+            let (totals, next, done, stop) = (&totals, &next, &done, &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) && time.is_none_or(|t| since.elapsed() < t) {
+                    let Some(seed) = seeds(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                    let outcome = run(seed, worker, &HashSet::new(), false);
+                    let mut totals = totals.lock().unwrap();
+                    for (name, n) in outcome.counters {
+                        *totals.counters.entry(name).or_default() += n;
+                    }
+                    if let Err(why) = outcome.result {
+                        report(seed, &why);
+                        totals.failed.push((seed, why));
+                        if totals.failed.len() as u64 >= env("FAILURES").unwrap_or(5) {
+                            stop.store(true, Ordering::Relaxed);
+                        }
+                    }
+                    let n = done.fetch_add(1, Ordering::Relaxed) + 1;
+                    if n.is_multiple_of(500) {
+                        let rate = n as f64 / since.elapsed().as_secs_f64();
+                        match limit {
+                            Some(limit) => println!("{} {n} of {limit} seeds, {rate:.0} seeds/s", bar(n, limit)),
+                            None => println!("{n} seeds, {rate:.0} seeds/s"),
+                        }
+                    }
+                }
+                let _ = std::fs::remove_dir_all(folder(worker));
+            });
+        }
+    });
+    let n = done.load(Ordering::Relaxed);
+    println!("{n} seeds in {:.1} s, {:.0} seeds/s", since.elapsed().as_secs_f64(), n as f64 / since.elapsed().as_secs_f64());
+    (totals.into_inner().unwrap(), n)
+}
+
+fn bar(n: u64, of: u64) -> String {
+    let full = (n * 30 / of.max(1)) as usize;
+    format!("[{}{}]", "#".repeat(full), " ".repeat(30 - full.min(30)))
+}
+
+fn main() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let threads = env("THREADS").map_or_else(|| std::thread::available_parallelism().map_or(2, usize::from), |t| t as usize);
+    if let Some(seed) = env("SEED") {
+        let clean = replay(seed);
+        for w in [900, 901, 902] {
+            let _ = std::fs::remove_dir_all(folder(w));
+        }
+        std::process::exit(i32::from(!clean));
+    }
+    let start = env("START").unwrap_or(1);
+    let (totals, _) = match env("SEEDS") {
+        Some(n) => many(&|i| (i < n).then_some(start + i), Some(n), None, threads),
+        None => many(&|i| (i < 500).then_some(start + i), Some(500), None, threads),
+    };
+    for (name, n) in &totals.counters {
+        println!("{n:10} {name}");
+    }
+    std::process::exit(i32::from(!totals.failed.is_empty()));
+}

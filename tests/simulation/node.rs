@@ -1,0 +1,210 @@
+//! One simulated node: an application and a replica on one real database file, and what both hold in memory.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use harmonylite::change::position::{NodeId, ShardId};
+use harmonylite::codec::batch::Limits;
+use harmonylite::publish::outbox::Outbox;
+use harmonylite::replica::Replica;
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ErrorCode};
+
+use crate::Out;
+use crate::model::{Key, Rows, State, Val};
+use crate::schema::{PRIVATE, TableSpec};
+
+impl ToSql for Val {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Null => ToSqlOutput::Borrowed(ValueRef::Null),
+            Self::Int(i) => ToSqlOutput::Borrowed(ValueRef::Integer(*i)),
+            Self::Real(r) => ToSqlOutput::Borrowed(ValueRef::Real(f64::from_bits(*r))),
+            Self::Text(t) => ToSqlOutput::Borrowed(ValueRef::Text(t)),
+            Self::Blob(b) => ToSqlOutput::Borrowed(ValueRef::Blob(b)),
+        })
+    }
+}
+
+pub fn val(v: ValueRef<'_>) -> Val {
+    match v {
+        ValueRef::Null => Val::Null,
+        ValueRef::Integer(i) => Val::Int(i),
+        ValueRef::Real(r) => Val::Real(r.to_bits()),
+        ValueRef::Text(t) => Val::Text(t.to_vec()),
+        ValueRef::Blob(b) => Val::Blob(b.to_vec()),
+    }
+}
+
+/// What is pending of a row, as its change log says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pending {
+    Whole,
+    Delete,
+    Cells(u64),
+}
+
+impl Pending {
+    fn then(before: Option<Self>, kind: i64, mask: i64) -> Self {
+        match (before, kind) {
+            (_, 0) => Self::Delete,
+            (_, 1) => Self::Whole,
+            (None, _) => Self::Cells(mask as u64),
+            (Some(Self::Cells(m)), _) => Self::Cells(m | mask as u64),
+            (Some(_), _) => Self::Whole,
+        }
+    }
+}
+
+/// The tables and change logs of a node at one moment.
+pub struct View {
+    pub state: State,
+    pub pending: Vec<std::collections::BTreeMap<Key, Pending>>,
+}
+
+pub struct Node {
+    /// Names the private row; never used twice.
+    pub uid: i64,
+    pub id: NodeId,
+    pub path: PathBuf,
+    pub app: Connection,
+    /// An application's transaction is open; the private count that it wrote.
+    pub held: Option<Option<i64>>,
+    pub replica: Option<Replica>,
+    pub reader: Option<Connection>,
+    pub outbox: Option<Outbox>,
+    /// The broker has acknowledged the commit record.
+    pub acknowledged: bool,
+    pub limits: Limits,
+    /// The private count last committed here, since the file was last put back.
+    pub last_own: Option<i64>,
+    /// The private count that the stream had when the file was put back, if nothing in the file undoes it.
+    pub floor: i64,
+    /// The highest private count that was visible here.
+    pub seen_own: i64,
+}
+
+/// The pragmas of the application's connection.
+#[derive(Debug, Clone, Copy)]
+pub struct AppOptions {
+    pub foreign_keys: bool,
+    pub recursive_triggers: bool,
+}
+
+pub fn open_app(path: &Path, options: AppOptions) -> Out<Connection> {
+    let conn = Connection::open(path).map_err(|e| e.to_string())?;
+    conn.busy_timeout(Duration::ZERO).map_err(|e| e.to_string())?;
+    conn.execute_batch(&format!(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA foreign_keys = {}; PRAGMA recursive_triggers = {};",
+        options.foreign_keys, options.recursive_triggers
+    ))
+    .map_err(|e| e.to_string())?;
+    conn.set_prepared_statement_cache_capacity(64);
+    Ok(conn)
+}
+
+pub fn remove_file(path: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut p = path.as_os_str().to_owned();
+        p.push(suffix);
+        let _ = std::fs::remove_file(p);
+    }
+}
+
+/// Whether a statement's failure is one that applications must live with.
+pub fn is_refusal(e: &rusqlite::Error) -> bool {
+    matches!(e, rusqlite::Error::SqliteFailure(f, _) if matches!(f.code, ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch))
+}
+
+/// All replicated tables as a connection sees them. Rows with NULL in their key are not replicated and left out.
+pub fn read_state(conn: &Connection, specs: &[TableSpec]) -> Out<State> {
+    let mut out = State::default();
+    for spec in specs {
+        let mut rows = Rows::new();
+        let mut stmt = conn.prepare_cached(&spec.select()).map_err(|e| e.to_string())?;
+        let n = stmt.column_count();
+        let mut found = stmt.query([]).map_err(|e| e.to_string())?;
+        while let Some(row) = found.next().map_err(|e| e.to_string())? {
+            let row: Vec<Val> = (0..n).map(|i| row.get_ref(i).map(val)).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+            let key = spec.key_of(&row);
+            if !key.contains(&Val::Null) && rows.insert(key, row).is_some() {
+                return Err(format!("table {} holds one key twice", spec.name));
+            }
+        }
+        out.tables.push(Rc::new(rows));
+    }
+    Ok(out)
+}
+
+/// What the change log of a table says, by key.
+pub fn read_pending(conn: &Connection, spec: &TableSpec) -> Out<std::collections::BTreeMap<Key, Pending>> {
+    let keys: Vec<String> = spec.key_names().iter().map(|k| format!("val_{k}")).collect();
+    let sql = format!(
+        "SELECT type, mask, {} FROM __harmonylite__{}_change_log WHERE type <> 3 ORDER BY id",
+        keys.join(", "),
+        spec.name
+    );
+    let mut out = std::collections::BTreeMap::new();
+    let mut stmt = conn.prepare_cached(&sql).map_err(|e| e.to_string())?;
+    let mut rows = stmt.query([]).map_err(|e| e.to_string())?;
+    while let Some(row) = rows.next().map_err(|e| e.to_string())? {
+        let get = |i: usize| row.get::<_, i64>(i).map_err(|e| e.to_string());
+        let (kind, mask) = (get(0)?, get(1)?);
+        let key: Vec<Val> = (0..keys.len())
+            .map(|i| row.get_ref(i + 2).map(val))
+            .collect::<Result<_, _>>()
+            .map_err(|e| e.to_string())?;
+        let key = spec.normal(&key);
+        if key.contains(&Val::Null) {
+            continue;
+        }
+        let before = out.get(&key).copied();
+        out.insert(key, Pending::then(before, kind, mask));
+    }
+    Ok(out)
+}
+
+pub fn view(conn: &Connection, specs: &[TableSpec]) -> Out<View> {
+    conn.execute_batch("BEGIN").map_err(|e| e.to_string())?;
+    let state = read_state(conn, specs);
+    let pending: Out<Vec<_>> = specs.iter().map(|s| read_pending(conn, s)).collect();
+    conn.execute_batch("COMMIT").map_err(|e| e.to_string())?;
+    Ok(View {
+        state: state?,
+        pending: pending?,
+    })
+}
+
+/// The private count of a node in a state.
+pub fn private_count(specs: &[TableSpec], state: &State, uid: i64) -> i64 {
+    let at = specs.iter().position(|s| s.name == PRIVATE).expect("the private table");
+    match state.tables[at].get(&vec![Val::Int(uid)]).map(|r| &r[1]) {
+        Some(Val::Int(n)) => *n,
+        _ => 0,
+    }
+}
+
+impl Node {
+    pub fn position(&self) -> usize {
+        self.replica.as_ref().map_or(0, |r| r.position().sequence.0 as usize)
+    }
+
+    /// The messages of the batch in flight that were made and may still arrive, once its publisher is gone.
+    pub fn abandon(&mut self) -> Vec<(ShardId, Bytes)> {
+        let mut out = Vec::new();
+        if let Some(mut outbox) = self.outbox.take() {
+            for piece in outbox.missing() {
+                if let Ok(Some(message)) = outbox.piece(piece) {
+                    out.push(message);
+                }
+            }
+            if let Some(record) = outbox.commit() {
+                out.push((ShardId::ORDER, record));
+            }
+        }
+        self.acknowledged = false;
+        out
+    }
+}

@@ -1,0 +1,626 @@
+//! The steps of a run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use harmonylite::apply::incoming::{Body, Incoming};
+use harmonylite::change::position::{Incarnation, NodeId, Sequence, ShardId};
+use harmonylite::publish::outbox::Outbox;
+use harmonylite::replica::group::{ApplyOptions, Stopped};
+use harmonylite::replica::lifecycle::OpenOptions;
+use harmonylite::replica::{Replica, ReplicaError};
+use harmonylite::sqlite::connection::open_reader;
+
+use crate::Out;
+use crate::check;
+use crate::model::Val;
+use crate::node::{is_refusal, open_app, private_count, remove_file, view};
+use crate::rng::Rng;
+use crate::schema::PRIVATE;
+use crate::world::{Saved, World, unsent_private};
+
+/// So many copies of databases are kept in a run.
+const FILES: usize = 5;
+const NODES: usize = 6;
+
+impl World {
+    /// One step; the node that it was about.
+    pub fn act(&mut self, r: &mut Rng) -> Out<Option<usize>> {
+        let n = r.below(self.nodes.len());
+        if self.nodes[n].replica.is_none() && r.chance(400) {
+            self.start(n, r)?;
+            return Ok(Some(n));
+        }
+        match r.below(1000) {
+            0..=329 => self.application(n, r)?,
+            330..=479 => {
+                let fault = self.fault(r, 40);
+                self.scan_with(n, fault)?;
+                if r.chance(500) && self.nodes[n].replica.as_ref().is_some_and(Replica::needs_tidying) {
+                    self.tidy(n)?;
+                }
+            }
+            480..=669 => {
+                let pieces = r.range(1, 12);
+                self.send(n, pieces, true, r)?;
+            }
+            670..=869 => {
+                let fault = self.fault(r, 60);
+                let (max, short) = (r.range(1, 8), r.chance(300));
+                self.deliver(n, max, short, fault, r)?;
+            }
+            870..=884 => self.tidy(n)?,
+            885..=899 => {
+                self.nodes[n].limits = self.limits(r);
+                self.count("limits changed");
+            }
+            _ if !self.faults => self.application(n, r)?,
+            900..=919 => self.crash_step(n, r)?,
+            920..=949 => self.ghost(r),
+            950..=961 => self.save(n)?,
+            962..=975 => self.put_back(n, r)?,
+            976..=981 => self.copy(r, false)?,
+            982..=986 => self.copy(r, true)?,
+            987..=990 => {
+                self.lose(n);
+                return Ok(None);
+            }
+            _ => self.application(n, r)?,
+        }
+        Ok(Some(n))
+    }
+
+    /// After so many steps of SQLite's machine the next statement breaks off, in so many of a thousand cases.
+    fn fault(&self, r: &mut Rng, per_mille: usize) -> Option<u32> {
+        (self.faults && r.chance(per_mille)).then(|| {
+            let most = *r.pick(&[20, 200, 2000, 10_000]);
+            r.range(1, most) as u32
+        })
+    }
+
+    // ---- the application
+
+    fn application(&mut self, n: usize, r: &mut Rng) -> Out<()> {
+        if self.nodes[n].held.is_some() {
+            if r.chance(600) {
+                let commit = r.chance(800);
+                return self.finish_app(n, commit);
+            }
+        } else {
+            self.nodes[n].app.execute_batch(if r.chance(500) { "BEGIN" } else { "BEGIN IMMEDIATE" }).map_err(|e| e.to_string())?;
+            self.nodes[n].held = Some(None);
+        }
+        self.app_statements(n, r)?;
+        if self.nodes[n].held.is_some() && !r.chance(100) {
+            let commit = r.chance(930);
+            self.finish_app(n, commit)?;
+        } else {
+            self.count("application's transaction left open");
+        }
+        Ok(())
+    }
+
+    fn app_statements(&mut self, n: usize, r: &mut Rng) -> Out<()> {
+        let mut statements = Vec::new();
+        let uid = self.nodes[n].uid;
+        let mut own = None;
+        if r.chance(300) {
+            self.next_own += 1;
+            own = Some(self.next_own);
+            statements.push((
+                format!("INSERT INTO {PRIVATE}(node, n) VALUES(?1, ?2) ON CONFLICT(node) DO UPDATE SET n = excluded.n"),
+                vec![Val::Int(uid), Val::Int(self.next_own)],
+            ));
+        }
+        let uids: Vec<i64> = self.nodes.iter().map(|n| n.uid).collect();
+        for _ in 0..r.range(usize::from(own.is_none()), 4) {
+            let spec = r.below(self.specs.len());
+            let savepoint = r.chance(30);
+            if savepoint {
+                statements.push(("SAVEPOINT s".into(), vec![]));
+            }
+            statements.extend(crate::workload::act(r, &self.specs[spec], self.large, &uids));
+            if savepoint {
+                statements.push(("ROLLBACK TO s".into(), vec![]));
+                self.count("savepoint rolled back");
+            }
+        }
+        for (sql, values) in statements {
+            let node = &mut self.nodes[n];
+            let done = node.app.prepare_cached(&sql).and_then(|mut s| s.execute(rusqlite::params_from_iter(&values)));
+            let shown: Vec<String> = values.iter().map(Val::show).collect();
+            let what = match &done {
+                Ok(rows) => format!("{rows} rows"),
+                Err(e) => e.to_string(),
+            };
+            self.say(|| format!("node {uid} app: {sql} [{}]: {what}", shown.join(", ")));
+            match done {
+                Ok(_) => self.count("statement"),
+                Err(e) if is_refusal(&e) => self.count("statement refused"),
+                Err(e) => return Err(format!("{sql}: {e}")),
+            }
+            if self.nodes[n].app.is_autocommit() {
+                self.count("transaction rolled back by OR ROLLBACK");
+                self.nodes[n].held = None;
+                return Ok(());
+            }
+        }
+        if let (Some(own), Some(held)) = (own, &mut self.nodes[n].held) {
+            *held = Some(own);
+        }
+        Ok(())
+    }
+
+    pub fn finish_app(&mut self, n: usize, commit: bool) -> Out<()> {
+        let node = &mut self.nodes[n];
+        let Some(own) = node.held.take() else {
+            return Ok(());
+        };
+        let uid = node.uid;
+        node.app.execute_batch(if commit { "COMMIT" } else { "ROLLBACK" }).map_err(|e| e.to_string())?;
+        if let Some(own) = own.filter(|_| commit) {
+            node.last_own = Some(own);
+            // Visible at once, and from now on.
+            node.seen_own = own;
+        }
+        self.count(if commit { "application commits" } else { "application rolls back" });
+        self.say(|| format!("node {uid} app: {}", if commit { "COMMIT" } else { "ROLLBACK" }));
+        Ok(())
+    }
+
+    // ---- outbound
+
+    pub fn scan(&mut self, n: usize) -> Out<()> {
+        self.scan_with(n, None)
+    }
+
+    fn scan_with(&mut self, n: usize, fault: Option<u32>) -> Out<()> {
+        let spool = Arc::clone(&self.spool);
+        let node = &mut self.nodes[n];
+        let (Some(replica), Some(reader)) = (&mut node.replica, &mut node.reader) else {
+            return Ok(());
+        };
+        let fired = fault.map(|k| break_after(reader, k));
+        let scanned = replica.scan(reader, node.limits, &spool);
+        if fault.is_some() {
+            mend(reader);
+        }
+        let tidying = replica.needs_tidying();
+        let uid = node.uid;
+        match scanned {
+            Ok(scanned) => {
+                let nulls: u64 = scanned.null_keys.values().sum();
+                if let Some(batch) = scanned.batch {
+                    let text = format!(
+                        "node {uid} scans batch {} of {}: {} rows, base {}, {} sections",
+                        batch.record.batch,
+                        batch.record.incarnation,
+                        batch.record.row_count,
+                        batch.record.base,
+                        batch.sections.len()
+                    );
+                    node.outbox = Some(Outbox::new(batch));
+                    node.acknowledged = false;
+                    self.count("batch scanned");
+                    self.say(|| text);
+                }
+                self.add("row with NULL in its key", nulls);
+                self.add("cells forgotten at the scan", u64::from(tidying));
+            }
+            Err(e) if fired.is_some_and(|f| f.load(Ordering::Relaxed)) => {
+                self.count("scan broken off");
+                self.say(|| format!("node {uid} scan broken off: {e}"));
+            }
+            Err(e) => return Err(format!("node {uid} scan: {e}")),
+        }
+        Ok(())
+    }
+
+    /// Sends some of the batch in flight; the broker may lose messages or acknowledgements, or deliver late.
+    pub fn send(&mut self, n: usize, pieces: usize, lossy: bool, r: &mut Rng) -> Out<()> {
+        let lossy = lossy && self.faults;
+        let node = &mut self.nodes[n];
+        let Some(outbox) = &mut node.outbox else {
+            return Ok(());
+        };
+        let uid = node.uid;
+        let mut missing = outbox.missing();
+        let mut said = Vec::new();
+        let mut counts: Vec<&'static str> = Vec::new();
+        if missing.is_empty() {
+            let record = outbox.commit().ok_or("all pieces are stored, but there is no commit record")?;
+            if Some(&record) != outbox.commit().as_ref() {
+                return Err("a commit record was made twice, with different bytes".into());
+            }
+            if lossy && r.chance(60) {
+                counts.push("commit record on its way");
+                self.ghosts.push((ShardId::ORDER, record));
+            } else {
+                let at = self.stream.append(ShardId::ORDER, record.clone());
+                said.push(format!("commit record at {at}"));
+                if lossy && r.chance(100) {
+                    counts.push("commit record resent late");
+                    self.ghosts.push((ShardId::ORDER, record));
+                }
+                if lossy && r.chance(150) {
+                    counts.push("acknowledgement lost");
+                } else {
+                    node.acknowledged = true;
+                }
+            }
+        } else {
+            for _ in 0..pieces.min(missing.len()) {
+                let piece = missing.swap_remove(r.below(missing.len()));
+                let Some((shard, bytes)) = outbox.piece(piece).map_err(|e| e.to_string())? else {
+                    return Err("a missing piece has no message".into());
+                };
+                if lossy && r.chance(40) {
+                    counts.push("piece on its way");
+                    self.ghosts.push((shard, bytes));
+                    continue;
+                }
+                let at = self.stream.append(shard, bytes);
+                said.push(format!("piece {piece} at {shard}:{at}"));
+                if lossy && r.chance(80) {
+                    counts.push("acknowledgement of a piece lost");
+                } else {
+                    outbox.stored(piece, at);
+                }
+            }
+        }
+        for c in counts {
+            self.count(c);
+        }
+        self.say(|| format!("node {uid} sends {}", said.join(", ")));
+        Ok(())
+    }
+
+    fn ghost(&mut self, r: &mut Rng) {
+        if self.ghosts.is_empty() {
+            return;
+        }
+        let at = r.below(self.ghosts.len());
+        let (shard, bytes) = if r.chance(300) {
+            self.ghosts[at].clone()
+        } else {
+            self.ghosts.swap_remove(at)
+        };
+        let at = self.stream.append(shard, bytes);
+        self.count("late message");
+        self.say(|| format!("a late message arrives at {shard}:{at}"));
+    }
+
+    // ---- inbound
+
+    fn messages(&self, from: usize, to: usize) -> Vec<Incoming> {
+        self.stream.entries[from + 1..=to].iter().map(|e| e.incoming.clone()).collect()
+    }
+
+    /// Applies up to `max` messages.
+    pub fn deliver(&mut self, n: usize, max: usize, short: bool, fault: Option<u32>, r: &mut Rng) -> Out<()> {
+        let at = self.nodes[n].position();
+        let to = self.stream.end().min(at.saturating_add(max));
+        if self.nodes[n].replica.is_none() || to <= at {
+            return Ok(());
+        }
+        match self.apply(n, at, to, short, None, fault)? {
+            Some(Stopped::Hold(batch)) => {
+                self.count("held back");
+                let (me, incarnation) = (self.nodes[n].id, self.nodes[n].replica.as_ref().and_then(Replica::incarnation));
+                let here = self.nodes[n].position();
+                let echo = self.stream.entries.iter().skip(here + 1).find(|e| match &e.incoming.body {
+                    Body::Batch(b) => b.record.node == me && Some(b.record.incarnation) == incarnation && b.record.batch == batch,
+                    _ => false,
+                });
+                let through = match echo {
+                    Some(e) => Some(e.incoming.sequence.0 as usize),
+                    // What is in flight was sent by an earlier incarnation: it stands in the stream already.
+                    None if batch.0 == 0 => Some(self.stream.end()),
+                    None => None,
+                };
+                if let Some(through) = through {
+                    self.count("folded through the own batch");
+                    self.apply(n, here, through, short, Some(through), None)?;
+                } else if r.chance(100) {
+                    self.count("held back for too long");
+                    self.apply(n, here, here + 1, short, Some(here + 1), None)?;
+                }
+            }
+            Some(Stopped::Doubled(_)) => {
+                self.count("doubled");
+                if r.chance(700) {
+                    self.start(n, r)?;
+                } else {
+                    self.rename(n, r)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Applies the messages behind `from` up to `to`; why it stopped.
+    fn apply(&mut self, n: usize, from: usize, to: usize, short: bool, through: Option<usize>, fault: Option<u32>) -> Out<Option<Stopped>> {
+        let messages = self.messages(from, to);
+        let node = &mut self.nodes[n];
+        let uid = node.uid;
+        let (Some(replica), Some(reader)) = (&mut node.replica, &node.reader) else {
+            return Ok(None);
+        };
+        let before = view(reader, &self.specs)?;
+        let options = ApplyOptions {
+            max_time: if short { Duration::ZERO } else { Duration::from_secs(3600) },
+            through: through.map(|s| Sequence(s as u64)),
+            patience: Duration::ZERO,
+            stop: &|| true,
+        };
+        let fired = fault.map(|k| break_after(replica.writer(), k));
+        let applied = replica.apply(&messages, &options);
+        if fault.is_some() {
+            mend(replica.writer());
+        }
+        let applied = match applied {
+            Ok(a) => a,
+            Err(e) if fired.is_some_and(|f| f.load(Ordering::Relaxed)) => {
+                self.say(|| format!("node {uid} apply broken off: {e}"));
+                self.count("apply broken off");
+                if fault.is_some_and(|f| f % 2 == 0) {
+                    self.crash(n, true);
+                }
+                return Ok(None);
+            }
+            Err(e) => return Err(format!("node {uid} apply: {e}")),
+        };
+        let after = view(reader, &self.specs)?;
+        let at = replica.position().sequence.0 as usize;
+        if at != from + applied.consumed {
+            return Err(format!("node {uid} took {} messages from {from} and stands at {at}", applied.consumed));
+        }
+        if through.is_none() {
+            check::pending_did_not_move(&self.specs, &before, &after).map_err(|e| format!("node {uid} flickers: {e}"))?;
+        }
+        if node.outbox.as_ref().is_some_and(|o| applied.echoes.contains(&o.batch().record.batch)) {
+            node.outbox = None;
+        }
+        let stopped = applied.stopped.clone();
+        let text = format!(
+            "node {uid} applies {from}+{} through {through:?}: {} batches, {stopped:?}, echoes {:?}, {:?}, conflicts {:?}",
+            applied.consumed, applied.batches, applied.echoes, applied.ignored, applied.fold.conflicts
+        );
+        self.say(|| text);
+        for (verdict, n) in applied.ignored {
+            self.add(verdict, n);
+        }
+        for (reason, n) in applied.fold.conflicts {
+            self.add(reason, n);
+        }
+        self.add("batch taken", applied.batches);
+        self.add("echo", applied.echoes.len() as u64);
+        match &stopped {
+            Stopped::No | Stopped::Hold(_) | Stopped::Doubled(_) => {}
+            Stopped::Locked => self.count("locked"),
+            other => return Err(format!("node {uid} stops: {other:?}")),
+        }
+        if applied.dead_letters > 0 {
+            return Err(format!("node {uid} writes dead letters"));
+        }
+        Ok(Some(stopped))
+    }
+
+    pub fn tidy(&mut self, n: usize) -> Out<()> {
+        let node = &mut self.nodes[n];
+        if let Some(replica) = &mut node.replica {
+            replica.tidy(Duration::ZERO, &|| true).map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
+    // ---- lives and deaths
+
+    /// Starts a node as the daemon does.
+    pub fn start(&mut self, n: usize, r: &mut Rng) -> Out<()> {
+        self.crash(n, false);
+        let (id, uid, path) = (self.nodes[n].id, self.nodes[n].uid, self.nodes[n].path.clone());
+        let options = OpenOptions {
+            node_id: id,
+            publish: true,
+            include: Vec::new(),
+            exclude: Vec::new(),
+        };
+        let mut replica = match Replica::open(&path, &options, Duration::ZERO, &|| true) {
+            Ok(r) => r,
+            Err(ReplicaError::Locked { .. }) => {
+                self.count("start while the database is locked");
+                return Ok(());
+            }
+            Err(e) => return Err(format!("node {uid} open: {e}")),
+        };
+        let stored = replica.stored_incarnation().map_err(|e| e.to_string())?;
+        let streamed = self.stream.incarnations.get(&id.0).copied().unwrap_or(0);
+        let kept = self.kv.as_ref().and_then(|kv| kv.get(&id.0)).copied().unwrap_or(0);
+        let counter = stored.max(streamed).max(kept) + 1;
+        if let Some(kv) = &mut self.kv {
+            kv.insert(id.0, counter);
+        }
+        if self.faults && r.chance(20) {
+            self.count("crash before the incarnation is kept");
+            return Ok(());
+        }
+        let incarnation = Incarnation { counter, nonce: r.next() };
+        replica.begin_incarnation(incarnation, Duration::ZERO, &|| true).map_err(|e| e.to_string())?;
+        if self.faults && r.chance(20) {
+            self.count("crash before reading ahead");
+            return Ok(());
+        }
+        let mut seen = replica.publishers().clone();
+        let at = replica.position().sequence.0 as usize;
+        let mut ahead = 0;
+        for entry in &self.stream.entries[at + 1..] {
+            if let Body::Batch(batch) = &entry.incoming.body {
+                ahead += u64::from(entry.taken.is_some() && batch.record.node == id);
+                replica.read_ahead(&mut seen, batch, entry.incoming.sequence).map_err(|e| e.to_string())?;
+            }
+        }
+        self.add("own batch ahead at a start", ahead);
+        self.count("start");
+        self.say(|| format!("node {uid} starts as {id} in {incarnation} at {at}, {ahead} own batches ahead"));
+        self.nodes[n].reader = Some(open_reader(&path).map_err(|e| e.to_string())?);
+        self.nodes[n].replica = Some(replica);
+        Ok(())
+    }
+
+    /// The daemon is gone; what it had made may still arrive.
+    fn crash(&mut self, n: usize, _counted: bool) {
+        let late = self.nodes[n].abandon();
+        self.ghosts.extend(late);
+        self.nodes[n].replica = None;
+        self.nodes[n].reader = None;
+    }
+
+    fn crash_step(&mut self, n: usize, r: &mut Rng) -> Out<()> {
+        let uid = self.nodes[n].uid;
+        self.say(|| format!("node {uid} crashes"));
+        if self.nodes[n].outbox.as_ref().is_some_and(|o| !o.missing().is_empty()) {
+            self.count("crash between payload and commit record");
+        }
+        self.count("crash");
+        self.crash(n, true);
+        if self.nodes[n].held.is_some() && r.chance(500) {
+            self.count("crash in the middle of an application's transaction");
+            self.finish_app(n, false)?;
+        }
+        if r.chance(600) { self.start(n, r) } else { Ok(()) }
+    }
+
+    fn save(&mut self, n: usize) -> Out<()> {
+        if self.files.len() >= FILES || self.nodes[n].held.is_some() {
+            return Ok(());
+        }
+        let node = &self.nodes[n];
+        let path = self.folder.join(format!("saved-{}.db", self.step));
+        node.app.execute("VACUUM INTO ?1", [path.to_string_lossy()]).map_err(|e| e.to_string())?;
+        let uid = node.uid;
+        self.files.push(Saved { path, uid });
+        self.count("file saved");
+        self.say(|| format!("node {uid}'s file is saved"));
+        Ok(())
+    }
+
+    /// An older file takes the place of the database.
+    fn put_back(&mut self, n: usize, r: &mut Rng) -> Out<()> {
+        let uid = self.nodes[n].uid;
+        let own: Vec<usize> = (0..self.files.len()).filter(|f| self.files[*f].uid == uid).collect();
+        if own.is_empty() {
+            return Ok(());
+        }
+        let file = self.files[*r.pick(&own)].path.clone();
+        self.finish_app(n, false)?;
+        self.crash(n, false);
+        let path = self.nodes[n].path.clone();
+        self.nodes[n].app = rusqlite::Connection::open_in_memory().map_err(|e| e.to_string())?;
+        remove_file(&path);
+        std::fs::copy(&file, &path).map_err(|e| e.to_string())?;
+        self.nodes[n].app = open_app(&path, self.app)?;
+        self.nodes[n].last_own = None;
+        self.nodes[n].floor = 0;
+        self.nodes[n].seen_own = 0;
+        self.count("older file put back");
+        self.say(|| format!("an older file of node {uid} is put back: {}", file.display()));
+        if r.chance(600) {
+            self.count("written before the start on an older file");
+            self.application(n, r)?;
+            self.finish_app(n, true)?;
+        }
+        if self.nodes[n].last_own.is_none() {
+            let mut mine: std::collections::HashSet<(i64, i64)> = unsent_private(&self.nodes[n].app)?
+                .into_iter()
+                .filter(|(node, ..)| *node == uid)
+                .map(|(_, id, stamp)| (id, stamp))
+                .collect();
+            for entry in &self.stream.entries {
+                if let (Body::Batch(b), Some(record)) = (&entry.incoming.body, &entry.taken)
+                    && record.node == self.nodes[n].id
+                {
+                    for covers in b.covered().map_err(|e| e.to_string())? {
+                        if record.tables[covers.table as usize].name == PRIVATE {
+                            for (id, stamp) in covers.rows() {
+                                mine.remove(&(id, i64::from(stamp)));
+                            }
+                        }
+                    }
+                }
+            }
+            if mine.is_empty() {
+                self.nodes[n].floor = private_count(&self.specs, self.stream.state(self.stream.end()), uid);
+            }
+        }
+        self.start(n, r)
+    }
+
+    /// A database is copied to another machine: to a new node, or by mistake with the same node id.
+    fn copy(&mut self, r: &mut Rng, same_id: bool) -> Out<()> {
+        if self.files.is_empty() || self.nodes.len() >= NODES {
+            return Ok(());
+        }
+        let file = r.below(self.files.len());
+        let from = self.files[file].uid;
+        let path = self.fresh_path();
+        std::fs::copy(&self.files[file].path, &path).map_err(|e| e.to_string())?;
+        let id = match self.nodes.iter().find(|n| n.uid == from) {
+            Some(node) if same_id => node.id,
+            _ => {
+                self.next_id += 1;
+                NodeId(self.next_id - 1)
+            }
+        };
+        let n = self.add_node(r, id, path)?;
+        for (uid, ..) in unsent_private(&self.nodes[n].app)? {
+            self.tainted.insert(uid);
+        }
+        let uid = self.nodes[n].uid;
+        self.count(if same_id { "two nodes with one id" } else { "database copied to a new node" });
+        self.say(|| format!("node {uid} is a copy of node {from} as {id}"));
+        self.start(n, r)
+    }
+
+    /// A node takes another id.
+    pub fn rename(&mut self, n: usize, r: &mut Rng) -> Out<()> {
+        let id = NodeId(self.next_id);
+        self.next_id += 1;
+        self.finish_app(n, true)?;
+        // What it has not sent it takes over as its own; what it has sent under the old name, too.
+        for (uid, ..) in unsent_private(&self.nodes[n].app)? {
+            if uid != self.nodes[n].uid {
+                self.tainted.insert(uid);
+            }
+        }
+        self.nodes[n].id = id;
+        self.count("node renamed");
+        self.start(n, r)
+    }
+
+    fn lose(&mut self, n: usize) {
+        if self.nodes.len() > 1 {
+            self.crash(n, false);
+            let node = self.nodes.remove(n);
+            self.count("node lost for ever");
+            self.say(|| format!("node {} is lost for ever", node.uid));
+        }
+    }
+}
+
+/// The connection fails once after so many steps of its machine; whether it has.
+fn break_after(conn: &mut rusqlite::Connection, steps: u32) -> Arc<AtomicBool> {
+    let fired = Arc::new(AtomicBool::new(false));
+    let (flag, left) = (Arc::clone(&fired), AtomicU32::new(steps));
+    let _ = conn.progress_handler(
+        1,
+        Some(move || left.fetch_sub(1, Ordering::Relaxed) == 1 && !flag.swap(true, Ordering::Relaxed)),
+    );
+    fired
+}
+
+fn mend(conn: &mut rusqlite::Connection) {
+    let _ = conn.progress_handler(0, None::<fn() -> bool>);
+}

@@ -1,0 +1,337 @@
+//! A run: what one seed does to a cluster.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use harmonylite::change::position::{NodeId, ShardId};
+use harmonylite::codec::batch::Limits;
+use harmonylite::codec::spool::Spool;
+use rusqlite::Connection;
+
+use crate::Out;
+use crate::check;
+use crate::node::{AppOptions, Node, open_app, read_state, view};
+use crate::rng::Rng;
+use crate::schema::{TableSpec, groups};
+use crate::stream::Stream;
+
+/// How often things happened.
+pub type Counters = BTreeMap<&'static str, u64>;
+
+/// A copy of a database, made earlier.
+pub struct Saved {
+    pub path: PathBuf,
+    pub uid: i64,
+}
+
+pub struct World {
+    pub seed: u64,
+    pub folder: PathBuf,
+    pub specs: Rc<Vec<TableSpec>>,
+    pub stream: Stream,
+    pub nodes: Vec<Node>,
+    /// Messages on their way that may still arrive.
+    pub ghosts: Vec<(ShardId, Bytes)>,
+    pub kv: Option<HashMap<u64, u64>>,
+    pub files: Vec<Saved>,
+    pub counters: Counters,
+    pub app: AppOptions,
+    pub large: bool,
+    pub faults: bool,
+    pub next_uid: i64,
+    pub next_id: u64,
+    pub next_own: i64,
+    /// Private rows that a copy of the database may write an older count to.
+    pub tainted: HashSet<i64>,
+    pub spool: Arc<Spool>,
+    pub trace: Option<Vec<String>>,
+    pub step: usize,
+}
+
+/// What a run came to.
+pub struct Outcome {
+    pub result: Out<()>,
+    pub counters: Counters,
+    pub trace: Vec<String>,
+    pub steps: usize,
+}
+
+impl World {
+    pub fn count(&mut self, what: &'static str) {
+        *self.counters.entry(what).or_default() += 1;
+    }
+
+    pub fn add(&mut self, what: &'static str, n: u64) {
+        *self.counters.entry(what).or_default() += n;
+    }
+
+    pub fn say(&mut self, what: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            let line = format!("{:4} {}", self.step, what());
+            trace.push(line);
+        }
+    }
+
+    pub fn limits(&self, r: &mut Rng) -> Limits {
+        Limits {
+            max_payload: if r.chance(500) { r.range(1200, 4096) } else { 1 << 20 },
+            shards: [1, 1, 2, 3, 4][r.below(5)],
+            compress: r.chance(300),
+            compress_min_bytes: 64,
+        }
+    }
+
+    fn new(seed: u64, folder: &Path, trace: bool) -> Out<Self> {
+        let mut r = Rng::of(seed, 0);
+        let mut all = groups();
+        let mut chosen = vec![all.remove(0)];
+        for _ in 0..r.range(1, 3) {
+            chosen.push(all.remove(r.below(all.len())));
+        }
+        let app = AppOptions {
+            foreign_keys: r.chance(800),
+            recursive_triggers: r.chance(150),
+        };
+        let template = folder.join("template.db");
+        crate::node::remove_file(&template);
+        let conn = open_app(&template, app)?;
+        let mut specs = Vec::new();
+        for group in chosen {
+            conn.execute_batch(&group.sql).map_err(|e| e.to_string())?;
+            specs.extend(group.tables);
+        }
+        let specs = Rc::new(specs);
+        for spec in specs.iter().skip(1) {
+            for _ in 0..3 {
+                for (sql, values) in crate::workload::act(&mut r, spec, false, &[1]) {
+                    match conn.execute(&sql, rusqlite::params_from_iter(&values)) {
+                        Ok(_) => {}
+                        Err(e) if crate::node::is_refusal(&e) => {}
+                        Err(e) => return Err(format!("{sql}: {e}")),
+                    }
+                }
+            }
+        }
+        // Rows without a key are on no other node's account.
+        for spec in specs.iter() {
+            let null: Vec<String> = spec.key_names().iter().map(|k| format!("{k} IS NULL")).collect();
+            conn.execute_batch(&format!("DELETE FROM {} WHERE {}", spec.name, null.join(" OR "))).map_err(|e| e.to_string())?;
+        }
+        let start = read_state(&conn, &specs)?;
+        let spool = Arc::new(Spool::new(folder.to_owned()));
+        let stream = Stream::new(Rc::clone(&specs), start, Arc::clone(&spool));
+        let mut world = Self {
+            seed,
+            folder: folder.to_owned(),
+            specs,
+            stream,
+            nodes: Vec::new(),
+            ghosts: Vec::new(),
+            kv: r.chance(850).then(HashMap::new),
+            files: Vec::new(),
+            counters: Counters::new(),
+            app,
+            large: r.chance(250),
+            faults: r.chance(850),
+            next_uid: 1,
+            next_id: 11,
+            next_own: 0,
+            tainted: HashSet::new(),
+            spool,
+            trace: trace.then(Vec::new),
+            step: 0,
+        };
+        let names: Vec<&str> = world.specs.iter().map(|s| s.name).collect();
+        let line = format!(
+            "tables {}; kv {}, faults {}, large {}, {:?}",
+            names.join(" "),
+            world.kv.is_some(),
+            world.faults,
+            world.large,
+            world.app
+        );
+        world.say(|| line);
+        for _ in 0..r.range(2, 5) {
+            let id = world.next_id;
+            world.next_id += 1;
+            let path = world.fresh_path();
+            conn.execute("VACUUM INTO ?1", [path.to_string_lossy()]).map_err(|e| e.to_string())?;
+            world.add_node(&mut r, NodeId(id), path)?;
+        }
+        drop(conn);
+        for n in 0..world.nodes.len() {
+            world.start(n, &mut r)?;
+        }
+        Ok(world)
+    }
+
+    pub fn fresh_path(&self) -> PathBuf {
+        self.folder.join(format!("{}.db", self.next_uid))
+    }
+
+    /// A node on the file at `path`, not started.
+    pub fn add_node(&mut self, r: &mut Rng, id: NodeId, path: PathBuf) -> Out<usize> {
+        let uid = self.next_uid;
+        self.next_uid += 1;
+        let app = open_app(&path, self.app)?;
+        let limits = self.limits(r);
+        self.nodes.push(Node {
+            uid,
+            id,
+            path,
+            app,
+            held: None,
+            replica: None,
+            reader: None,
+            outbox: None,
+            acknowledged: false,
+            limits,
+            last_own: None,
+            floor: 0,
+            seen_own: 0,
+        });
+        Ok(self.nodes.len() - 1)
+    }
+
+    /// A node's tables are what they must be.
+    pub fn check(&mut self, n: usize) -> Out<()> {
+        let node = &mut self.nodes[n];
+        let (Some(replica), Some(reader)) = (&node.replica, &node.reader) else {
+            return Ok(());
+        };
+        let seen = view(reader, &self.specs)?;
+        let at = replica.position().sequence.0 as usize;
+        check::is_fold_and_pending(&self.specs, self.stream.state(at), &seen, replica.needs_tidying())
+            .map_err(|e| format!("node {} is not its fold at {at} with its pending changes: {e}", node.uid))?;
+        let own = crate::node::private_count(&self.specs, &seen.state, node.uid);
+        if own < node.seen_own && !self.tainted.contains(&node.uid) {
+            return Err(format!("node {} saw its private count go back from {} to {own}", node.uid, node.seen_own));
+        }
+        node.seen_own = own;
+        self.count("check");
+        Ok(())
+    }
+
+    fn drain(&mut self, r: &mut Rng) -> Out<()> {
+        self.say(|| "drain".into());
+        // Two nodes with one id would fight for ever: the operator gives one another.
+        for n in 0..self.nodes.len() {
+            if self.nodes[..n].iter().any(|o| o.id == self.nodes[n].id) {
+                self.rename(n, r)?;
+            }
+        }
+        for _ in 0..60 {
+            let mut quiet = true;
+            for n in 0..self.nodes.len() {
+                self.finish_app(n, true)?;
+                if self.nodes[n].replica.is_none() {
+                    self.start(n, r)?;
+                    quiet = false;
+                }
+                while self.nodes[n].position() < self.stream.end() {
+                    quiet = false;
+                    let before = self.nodes[n].position();
+                    self.deliver(n, usize::MAX, false, None, r)?;
+                    if self.nodes[n].position() == before {
+                        break;
+                    }
+                }
+                self.tidy(n)?;
+                self.scan(n)?;
+                while self.nodes[n].outbox.is_some() && !self.nodes[n].acknowledged {
+                    quiet = false;
+                    self.send(n, 100, false, r)?;
+                }
+                let node = &mut self.nodes[n];
+                let Some(replica) = &mut node.replica else { continue };
+                quiet &= node.outbox.is_none() && replica.pending_changes().map_err(|e| e.to_string())? == 0 && !replica.needs_tidying();
+            }
+            if quiet {
+                return Ok(());
+            }
+        }
+        Err("the cluster does not come to rest".into())
+    }
+
+    fn at_rest(&mut self) -> Out<()> {
+        let end = self.stream.state(self.stream.end()).clone();
+        for n in 0..self.nodes.len() {
+            self.check(n)?;
+            let node = &self.nodes[n];
+            let here = read_state(&node.app, &self.specs)?;
+            check::equal(&self.specs, &here, &end).map_err(|e| format!("node {} differs at rest: {e}", node.uid))?;
+            if self.kv.is_none() || self.tainted.contains(&node.uid) {
+                continue;
+            }
+            let own = crate::node::private_count(&self.specs, &end, node.uid);
+            let lost = node.last_own.map_or(own < node.floor, |last| own != last);
+            if lost {
+                return Err(format!(
+                    "node {} lost its last own write: {own}, not {:?} (floor {})",
+                    node.uid, node.last_own, node.floor
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs a seed, leaving out some steps.
+pub fn run(seed: u64, folder: &Path, without: &HashSet<usize>, trace: bool) -> Outcome {
+    let _ = std::fs::remove_dir_all(folder);
+    let _ = std::fs::create_dir_all(folder);
+    let mut world = match World::new(seed, folder, trace) {
+        Ok(w) => w,
+        Err(e) => {
+            return Outcome {
+                result: Err(format!("at the start: {e}")),
+                counters: Counters::new(),
+                trace: Vec::new(),
+                steps: 0,
+            };
+        }
+    };
+    let steps = Rng::of(seed, 1).range(50, 150);
+    let result = (|| {
+        for step in 0..steps {
+            if without.contains(&step) {
+                continue;
+            }
+            world.step = step;
+            let mut r = Rng::of(seed, 1000 + step as u64);
+            let n = world.act(&mut r)?;
+            if let Some(n) = n.filter(|n| *n < world.nodes.len())
+                && r.chance(500)
+            {
+                world.check(n)?;
+            }
+        }
+        let mut r = Rng::of(seed, 2);
+        world.step = steps;
+        world.drain(&mut r)?;
+        world.at_rest()
+    })();
+    let (sectioned, pieced) = (world.stream.sectioned, world.stream.pieced);
+    world.add("batch in sections", sectioned);
+    world.add("section in pieces", pieced);
+    Outcome {
+        result,
+        counters: std::mem::take(&mut world.counters),
+        trace: world.trace.take().unwrap_or_default(),
+        steps,
+    }
+}
+
+/// Which rows of the private table a file holds unsent changes of.
+pub fn unsent_private(conn: &Connection) -> Out<Vec<(i64, i64, i64)>> {
+    let mut stmt = match conn.prepare("SELECT val_node, id, stamp FROM __harmonylite__private_change_log WHERE type <> 3") {
+        Ok(s) => s,
+        Err(_) => return Ok(Vec::new()),
+    };
+    stmt.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+        .and_then(Iterator::collect)
+        .map_err(|e| e.to_string())
+}
