@@ -499,7 +499,7 @@ impl Fold<'_, '_> {
     }
 
     fn hold_if(&self, in_flight: bool) -> Result<(), FoldStop> {
-        if in_flight && !self.ctx.allow_flicker && !self.is_echo() {
+        if in_flight && !self.ctx.allow_flicker {
             Err(FoldStop::Hold)
         } else {
             Ok(())

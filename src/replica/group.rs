@@ -108,8 +108,6 @@ impl Replica {
                 return Ok(applied);
             }
             let since = Instant::now();
-            let version = connection::data_version(&self.conn)?;
-            applied.contended = std::mem::replace(&mut self.seen_version, version) != version;
             let outcome = self.apply_here(wanted, options, since, &mut applied);
             applied.held = since.elapsed();
             match outcome {
@@ -151,10 +149,12 @@ impl Replica {
         if connection::schema_version(&self.conn)? != self.captured.schema_version {
             self.refresh_capture_here()?;
         }
+        let version = connection::data_version(&self.conn)?;
+        applied.contended = std::mem::replace(&mut self.seen_version, version) != version;
         self.remove_forgotten()?;
         let mut position = self.position;
         let mut taken: HashMap<_, LastTaken> = HashMap::new();
-        let mut foreign = self.foreign;
+        let mut disturbed = self.disturbed;
         for message in messages {
             let must = options.through.is_some_and(|s| message.sequence <= s);
             if applied.consumed > 0 && !must && since.elapsed() >= options.max_time {
@@ -175,11 +175,14 @@ impl Replica {
                 }
                 Body::Batch(batch) => match judge_record(&self.publishers, &batch.record) {
                     Verdict::Take => {
-                        if let Some(stop) = self.take(batch, message, foreign, options, applied)? {
+                        // What folds to nothing is not folded: since it was scanned nothing else was folded into the database, which
+                        // therefore was exactly the fold up to `base` with these changes on top.
+                        let settled = self.is_current(batch) && batch.record.base >= disturbed;
+                        if let Some(stop) = self.take(batch, message, settled, options, applied)? {
                             return Ok(Some(stop));
                         }
-                        if !self.is_current(batch) {
-                            foreign = message.sequence;
+                        if !settled {
+                            disturbed = message.sequence;
                         }
                         let last = LastTaken {
                             incarnation: batch.record.incarnation,
@@ -215,19 +218,19 @@ impl Replica {
         self.position = position;
         self.in_flight.forgotten.clear();
         self.in_flight.folded(position.sequence);
-        self.foreign = foreign;
+        self.disturbed = disturbed;
         if let Some(last) = applied.echoes.iter().max() {
             self.in_flight.echoed(*last);
         }
         Ok(None)
     }
 
-    /// Takes one batch: the echo's covers out of the change log, its rows into the database.
+    /// Takes one batch: the echo's covers out of the change log, its rows into the database unless that is `settled` to come to nothing.
     fn take(
         &mut self,
         batch: &IncomingBatch,
         message: &Incoming,
-        foreign: Sequence,
+        settled: bool,
         options: &ApplyOptions<'_>,
         applied: &mut Applied,
     ) -> Result<Option<Stopped>, ReplicaError> {
@@ -282,9 +285,7 @@ impl Replica {
         } else if !own {
             applied.scanned_at.push(record.scanned_at);
         }
-        // Since it was scanned nothing was taken but batches of this incarnation: the database was exactly the fold up to `base` with these changes on top,
-        // so folding it comes to what is there.
-        if batch.damage.is_some() || (current && record.base >= foreign) {
+        if batch.damage.is_some() || settled {
             return Ok(None);
         }
         let (filter, conn) = (&self.filter, &self.conn);

@@ -59,7 +59,7 @@ impl Replica {
             plans: Vec::new(),
             publishers: Publishers::new(),
             position: node::Position::default(),
-            foreign: Sequence(0),
+            disturbed: Sequence(0),
             incarnation: None,
             next_batch: BatchNumber(1),
             seen_version: 0,
@@ -202,7 +202,7 @@ impl Replica {
         self.in_flight.reset();
         self.pending.clear();
         self.incarnation = Some(incarnation);
-        self.foreign = self.position.folded;
+        self.disturbed = self.position.folded;
         self.next_batch = BatchNumber(1);
         Ok(())
     }

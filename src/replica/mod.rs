@@ -67,8 +67,8 @@ pub struct Replica {
     pub(crate) plans: Vec<Arc<Plan>>,
     pub(crate) publishers: Publishers,
     pub(crate) position: Position,
-    /// The last message taken that was not a batch of this incarnation.
-    pub(crate) foreign: Sequence,
+    /// The last batch that was folded into the database: those that came to nothing do not count.
+    pub(crate) disturbed: Sequence,
     pub(crate) incarnation: Option<Incarnation>,
     next_batch: BatchNumber,
     /// SQLite's data version when the last group was applied.

@@ -1,7 +1,14 @@
 //! Deterministic simulation of the engine: several nodes on real SQLite files, a simulated replication log, one seed for everything.
 //! `docs/testing.md` says what is simulated and how to replay a seed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 #![allow(missing_docs)]
 
 mod check;
@@ -27,8 +34,15 @@ pub type Out<T> = Result<T, String>;
 
 fn folder(worker: usize) -> PathBuf {
     let base = PathBuf::from("/dev/shm");
-    let base = if base.is_dir() { base } else { std::env::temp_dir() };
-    base.join(format!("harmonylite-simulation-{}-{worker}", std::process::id()))
+    let base = if base.is_dir() {
+        base
+    } else {
+        std::env::temp_dir()
+    };
+    base.join(format!(
+        "harmonylite-simulation-{}-{worker}",
+        std::process::id()
+    ))
 }
 
 /// Runs a seed; a panic counts as a failure.
@@ -36,7 +50,10 @@ fn run(seed: u64, worker: usize, without: &HashSet<usize>, trace: bool) -> Outco
     let folder = folder(worker);
     let done = std::panic::catch_unwind(|| world::run(seed, &folder, without, trace));
     done.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         Outcome {
             result: Err(format!("panic: {}", text.unwrap_or_default())),
             counters: Counters::new(),
@@ -52,7 +69,10 @@ fn env(name: &str) -> Option<u64> {
 
 /// What a failure is about, without its numbers.
 fn class(why: &str) -> String {
-    why.chars().filter(|c| !c.is_ascii_digit()).take(30).collect()
+    why.chars()
+        .filter(|c| !c.is_ascii_digit())
+        .take(30)
+        .collect()
 }
 
 /// The steps that a failure does not need.
@@ -63,7 +83,9 @@ fn shrink(seed: u64, total: usize, why: &str) -> HashSet<usize> {
     while size > 0 {
         let mut start = 0;
         while start < total {
-            let chunk: Vec<usize> = (start..(start + size).min(total)).filter(|s| !without.contains(s)).collect();
+            let chunk: Vec<usize> = (start..(start + size).min(total))
+                .filter(|s| !without.contains(s))
+                .collect();
             start += size;
             if chunk.is_empty() {
                 continue;
@@ -73,7 +95,10 @@ fn shrink(seed: u64, total: usize, why: &str) -> HashSet<usize> {
             }
             let mut tried = without.clone();
             tried.extend(chunk);
-            if run(seed, 900, &tried, false).result.is_err_and(|e| class(&e) == class(why)) {
+            if run(seed, 900, &tried, false)
+                .result
+                .is_err_and(|e| class(&e) == class(why))
+            {
                 without = tried;
             }
         }
@@ -94,12 +119,21 @@ fn replay(seed: u64) -> bool {
         return true;
     };
     report(seed, why);
-    let without = if env("SHRINK") == Some(0) { HashSet::new() } else { shrink(seed, outcome.steps, why) };
+    let without = if env("SHRINK") == Some(0) {
+        HashSet::new()
+    } else {
+        shrink(seed, outcome.steps, why)
+    };
     let shrunk = run(seed, 902, &without, true);
     for line in &shrunk.trace {
         println!("{line}");
     }
-    println!("{} of {} steps left: {:?}", outcome.steps - without.len(), outcome.steps, shrunk.result);
+    println!(
+        "{} of {} steps left: {:?}",
+        outcome.steps - without.len(),
+        outcome.steps,
+        shrunk.result
+    );
     false
 }
 
@@ -109,8 +143,16 @@ struct Totals {
 }
 
 /// Runs seeds on all cores until they are used up or the time is.
-fn many(seeds: &(dyn Fn(u64) -> Option<u64> + Sync), limit: Option<u64>, time: Option<Duration>, threads: usize) -> (Totals, u64) {
-    let totals = Mutex::new(Totals { counters: Counters::new(), failed: Vec::new() });
+fn many(
+    seeds: &(dyn Fn(u64) -> Option<u64> + Sync),
+    limit: Option<u64>,
+    time: Option<Duration>,
+    threads: usize,
+) -> (Totals, u64) {
+    let totals = Mutex::new(Totals {
+        counters: Counters::new(),
+        failed: Vec::new(),
+    });
     let (next, done, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let since = Instant::now();
     std::thread::scope(|scope| {
@@ -118,7 +160,9 @@ fn many(seeds: &(dyn Fn(u64) -> Option<u64> + Sync), limit: Option<u64>, time: O
             let (totals, next, done, stop) = (&totals, &next, &done, &stop);
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) && time.is_none_or(|t| since.elapsed() < t) {
-                    let Some(seed) = seeds(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                    let Some(seed) = seeds(next.fetch_add(1, Ordering::Relaxed)) else {
+                        break;
+                    };
                     let outcome = run(seed, worker, &HashSet::new(), false);
                     let mut totals = totals.lock().unwrap();
                     for (name, n) in outcome.counters {
@@ -135,7 +179,10 @@ fn many(seeds: &(dyn Fn(u64) -> Option<u64> + Sync), limit: Option<u64>, time: O
                     if n.is_multiple_of(500) {
                         let rate = n as f64 / since.elapsed().as_secs_f64();
                         match limit {
-                            Some(limit) => println!("{} {n} of {limit} seeds, {rate:.0} seeds/s", bar(n, limit)),
+                            Some(limit) => println!(
+                                "{} {n} of {limit} seeds, {rate:.0} seeds/s",
+                                bar(n, limit)
+                            ),
                             None => println!("{n} seeds, {rate:.0} seeds/s"),
                         }
                     }
@@ -145,7 +192,11 @@ fn many(seeds: &(dyn Fn(u64) -> Option<u64> + Sync), limit: Option<u64>, time: O
         }
     });
     let n = done.load(Ordering::Relaxed);
-    println!("{n} seeds in {:.1} s, {:.0} seeds/s", since.elapsed().as_secs_f64(), n as f64 / since.elapsed().as_secs_f64());
+    println!(
+        "{n} seeds in {:.1} s, {:.0} seeds/s",
+        since.elapsed().as_secs_f64(),
+        n as f64 / since.elapsed().as_secs_f64()
+    );
     (totals.into_inner().unwrap(), n)
 }
 
@@ -156,7 +207,10 @@ fn bar(n: u64, of: u64) -> String {
 
 fn main() {
     std::panic::set_hook(Box::new(|_| {}));
-    let threads = env("THREADS").map_or_else(|| std::thread::available_parallelism().map_or(2, usize::from), |t| t as usize);
+    let threads = env("THREADS").map_or_else(
+        || std::thread::available_parallelism().map_or(2, usize::from),
+        |t| t as usize,
+    );
     if let Some(seed) = env("SEED") {
         let clean = replay(seed);
         for w in [900, 901, 902] {
@@ -167,7 +221,12 @@ fn main() {
     let start = env("START").unwrap_or(1);
     let (totals, _) = match env("SEEDS") {
         Some(n) => many(&|i| (i < n).then_some(start + i), Some(n), None, threads),
-        None => many(&|i| (i < 500).then_some(start + i), Some(500), None, threads),
+        None => many(
+            &|i| (i < 500).then_some(start + i),
+            Some(500),
+            None,
+            threads,
+        ),
     };
     for (name, n) in &totals.counters {
         println!("{n:10} {name}");

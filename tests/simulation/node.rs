@@ -1,5 +1,6 @@
 //! One simulated node: an application and a replica on one real database file, and what both hold in memory.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -74,9 +75,8 @@ pub struct Node {
     pub held: Option<Option<i64>>,
     pub replica: Option<Replica>,
     pub reader: Option<Connection>,
-    pub outbox: Option<Outbox>,
-    /// The broker has acknowledged the commit record.
-    pub acknowledged: bool,
+    /// Batches whose echo was not folded, oldest first, and whether the broker has acknowledged their commit record.
+    pub flying: VecDeque<(Outbox, bool)>,
     pub limits: Limits,
     /// The private count last committed here, since the file was last put back.
     pub last_own: Option<i64>,
@@ -95,7 +95,8 @@ pub struct AppOptions {
 
 pub fn open_app(path: &Path, options: AppOptions) -> Out<Connection> {
     let conn = Connection::open(path).map_err(|e| e.to_string())?;
-    conn.busy_timeout(Duration::ZERO).map_err(|e| e.to_string())?;
+    conn.busy_timeout(Duration::ZERO)
+        .map_err(|e| e.to_string())?;
     conn.execute_batch(&format!(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA foreign_keys = {}; PRAGMA recursive_triggers = {};",
         options.foreign_keys, options.recursive_triggers
@@ -123,11 +124,16 @@ pub fn read_state(conn: &Connection, specs: &[TableSpec]) -> Out<State> {
     let mut out = State::default();
     for spec in specs {
         let mut rows = Rows::new();
-        let mut stmt = conn.prepare_cached(&spec.select()).map_err(|e| e.to_string())?;
+        let mut stmt = conn
+            .prepare_cached(&spec.select())
+            .map_err(|e| e.to_string())?;
         let n = stmt.column_count();
         let mut found = stmt.query([]).map_err(|e| e.to_string())?;
         while let Some(row) = found.next().map_err(|e| e.to_string())? {
-            let row: Vec<Val> = (0..n).map(|i| row.get_ref(i).map(val)).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+            let row: Vec<Val> = (0..n)
+                .map(|i| row.get_ref(i).map(val))
+                .collect::<Result<_, _>>()
+                .map_err(|e| e.to_string())?;
             let key = spec.key_of(&row);
             if !key.contains(&Val::Null) && rows.insert(key, row).is_some() {
                 return Err(format!("table {} holds one key twice", spec.name));
@@ -139,8 +145,15 @@ pub fn read_state(conn: &Connection, specs: &[TableSpec]) -> Out<State> {
 }
 
 /// What the change log of a table says, by key.
-pub fn read_pending(conn: &Connection, spec: &TableSpec) -> Out<std::collections::BTreeMap<Key, Pending>> {
-    let keys: Vec<String> = spec.key_names().iter().map(|k| format!("val_{k}")).collect();
+pub fn read_pending(
+    conn: &Connection,
+    spec: &TableSpec,
+) -> Out<std::collections::BTreeMap<Key, Pending>> {
+    let keys: Vec<String> = spec
+        .key_names()
+        .iter()
+        .map(|k| format!("val_{k}"))
+        .collect();
     let sql = format!(
         "SELECT type, mask, {} FROM __harmonylite__{}_change_log WHERE type <> 3 ORDER BY id",
         keys.join(", "),
@@ -179,7 +192,10 @@ pub fn view(conn: &Connection, specs: &[TableSpec]) -> Out<View> {
 
 /// The private count of a node in a state.
 pub fn private_count(specs: &[TableSpec], state: &State, uid: i64) -> i64 {
-    let at = specs.iter().position(|s| s.name == PRIVATE).expect("the private table");
+    let at = specs
+        .iter()
+        .position(|s| s.name == PRIVATE)
+        .expect("the private table");
     match state.tables[at].get(&vec![Val::Int(uid)]).map(|r| &r[1]) {
         Some(Val::Int(n)) => *n,
         _ => 0,
@@ -188,13 +204,22 @@ pub fn private_count(specs: &[TableSpec], state: &State, uid: i64) -> i64 {
 
 impl Node {
     pub fn position(&self) -> usize {
-        self.replica.as_ref().map_or(0, |r| r.position().sequence.0 as usize)
+        self.replica
+            .as_ref()
+            .map_or(0, |r| r.position().sequence.0 as usize)
+    }
+
+    /// The first batch that the broker has not acknowledged: what comes after it must not be sent before it.
+    pub fn unacknowledged(&mut self) -> Option<&mut (Outbox, bool)> {
+        self.flying
+            .iter_mut()
+            .find(|(_, acknowledged)| !acknowledged)
     }
 
     /// The messages of the batch in flight that were made and may still arrive, once its publisher is gone.
     pub fn abandon(&mut self) -> Vec<(ShardId, Bytes)> {
         let mut out = Vec::new();
-        if let Some(mut outbox) = self.outbox.take() {
+        for (mut outbox, _) in std::mem::take(&mut self.flying) {
             for piece in outbox.missing() {
                 if let Ok(Some(message)) = outbox.piece(piece) {
                     out.push(message);
@@ -204,7 +229,6 @@ impl Node {
                 out.push((ShardId::ORDER, record));
             }
         }
-        self.acknowledged = false;
         out
     }
 }
