@@ -90,6 +90,7 @@ pub async fn run(
                 Ok(message) => message,
                 Err(e) => {
                     engine.status.failed(Component::Apply, &e);
+                    tokio::time::sleep(LOOK_AGAIN / 10).await;
                     break;
                 }
             };
@@ -162,9 +163,6 @@ async fn read(reader: &mut LogReader) -> Result<StoredMessage, StreamError> {
 /// Whether the stream is still the one that was read up to `position`; otherwise why not, and what to do.
 async fn verify(broker: &Broker, position: Position) -> Result<(), String> {
     const FETCH_DEADLINE: Duration = Duration::from_secs(5);
-    if position.sequence == Sequence(0) {
-        return Ok(());
-    }
     let stream = broker.stream_name(ShardId::ORDER);
     let state = loop {
         match broker.stream_state(ShardId::ORDER).await {
@@ -190,6 +188,9 @@ async fn verify(broker: &Broker, position: Position) -> Result<(), String> {
             "stream {stream} begins at {}, but this node has folded it only up to {}: it needs a snapshot",
             state.first, position.sequence
         ));
+    }
+    if position.sequence == Sequence(0) {
+        return Ok(());
     }
     match broker
         .fetch(ShardId::ORDER, position.sequence, FETCH_DEADLINE)

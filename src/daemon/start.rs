@@ -63,6 +63,11 @@ pub async fn open_database(
                     database = %config.db_path.display(), node = config.node_id, tables = captured.tables.len(), position = %replica.position().sequence,
                     "capturing changes"
                 );
+                if !replica.is_wal().unwrap_or(true) {
+                    tracing::warn!(
+                        "the database is not in WAL mode: every change that comes in waits until no reader is active, and makes readers wait; PRAGMA journal_mode = WAL in the application mends that"
+                    );
+                }
                 return Ok(Some(replica));
             }
             Err(e) => e,

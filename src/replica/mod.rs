@@ -231,6 +231,14 @@ impl Replica {
         Ok(())
     }
 
+    /// Whether the database is in WAL mode, in which readers and writers do not wait for one another.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn is_wal(&self) -> Result<bool, SqliteError> {
+        connection::is_wal(&self.conn)
+    }
+
     /// How many captured changes have not come back as an echo.
     ///
     /// # Errors
