@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 /// Bytes that one spool keeps in memory before it writes to its file: a few messages, so that usual batches never touch the disk.
-const IN_MEMORY: u64 = 8 << 20;
+pub const IN_MEMORY: u64 = 8 << 20;
 
 /// A spool.
 #[derive(Debug)]

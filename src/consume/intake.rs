@@ -14,7 +14,7 @@ use crate::apply::incoming::{self, Body, Incoming};
 use crate::apply::order::{Verdict, judge_record};
 use crate::change::position::{Sequence, ShardId};
 use crate::codec::frame::message_hash;
-use crate::codec::spool::Spool;
+use crate::codec::spool::{IN_MEMORY, Spool};
 use crate::engine::Engine;
 use crate::http::status::Component;
 use crate::runtime::Backoff;
@@ -94,14 +94,11 @@ pub async fn run(
                     break;
                 }
             };
-            let size = message.payload.len().clamp(1, QUEUE_BYTES);
-            let Ok(permit) = Arc::clone(&bytes)
-                .acquire_many_owned(u32::try_from(size).unwrap_or(1))
-                .await
-            else {
+            let mut opened = incoming::open(message.sequence, &message.payload);
+            let weight = u32::try_from(weigh(&opened, &message)).unwrap_or(u32::MAX);
+            let Ok(permit) = Arc::clone(&bytes).acquire_many_owned(weight).await else {
                 return;
             };
-            let mut opened = incoming::open(message.sequence, &message.payload);
             match &mut opened.body {
                 Body::Payload => cache.keep(message.sequence, message.payload.clone()),
                 Body::Batch(batch) => {
@@ -154,6 +151,26 @@ pub async fn run(
             }
         }
     }
+}
+
+/// Bytes of memory that a message may hold until it is applied: what it is once decompressed, and what its spool keeps in memory.
+fn weigh(opened: &Incoming, message: &StoredMessage) -> usize {
+    let decoded = match &opened.body {
+        Body::Batch(b) => {
+            let sections = b
+                .record
+                .sections
+                .iter()
+                .fold(0_u64, |sum, s| sum.saturating_add(s.length));
+            b.record.rows.len()
+                + b.record.covers.len()
+                + usize::try_from(sections.min(IN_MEMORY)).unwrap_or(QUEUE_BYTES)
+        }
+        // Pieces are bounded where they are kept.
+        Body::Payload | Body::Newer(_) => 0,
+        Body::Unreadable { .. } => message.payload.len(),
+    };
+    decoded.clamp(1, QUEUE_BYTES)
 }
 
 async fn read(reader: &mut LogReader) -> Result<StoredMessage, StreamError> {
