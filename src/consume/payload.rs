@@ -1,6 +1,6 @@
 //! The payload of large batches: pieces that passed by in the order stream are kept for a moment, everything else is fetched by its sequence.
 //!
-//! Invariant: memory is bounded by [`CACHE_BYTES`] and one window of fetches; sections go to the batch's spool as soon as they are whole.
+//! Invariant: memory is bounded by `CACHE_BYTES` and one window of fetches; sections go to the batch's spool as soon as they are whole.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
