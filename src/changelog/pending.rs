@@ -57,6 +57,10 @@ impl TablePending {
         conn: &Connection,
         table: &CapturedTable,
     ) -> Result<(), SqliteError> {
+        // `publish = false`: nothing is captured, so nothing is pending.
+        if table.log.is_empty() {
+            return Ok(());
+        }
         let doing = || format!("read what is pending of table \"{}\"", table.table.name);
         let mut stmt = conn
             .prepare_cached(&read_log_sql(table))

@@ -153,7 +153,7 @@ fn new_rows<'a>(
     in_flight: &InFlight,
 ) -> Result<Vec<Range<'a>>, SqliteError> {
     let mut out = Vec::new();
-    for table in &captured.tables {
+    for table in captured.tables.iter().filter(|t| !t.log.is_empty()) {
         let from = in_flight.watermark(&table.table.name);
         let to: Option<i64> = reader
             .prepare_cached(&format!("SELECT max(id) FROM {}", table.log))

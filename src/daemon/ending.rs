@@ -51,12 +51,11 @@ pub async fn wanted(engine: &Arc<Engine>, purpose: Purpose) {
 
 /// A cleanup without a broker does not wait for ever.
 pub fn give_up_after(engine: &Arc<Engine>, time: Duration) {
-    let engine = Arc::clone(engine);
+    // Not the engine: the removal at the end needs it for itself.
+    let shutdown = engine.shutdown.clone();
     tokio::spawn(async move {
         tokio::time::sleep(time).await;
-        engine
-            .shutdown
-            .force("the time for publishing what is pending is up");
+        shutdown.force("the time for publishing what is pending is up");
     });
 }
 

@@ -1,5 +1,6 @@
 //! The steps before the loops: the lock, the database, the sequence map, the control socket.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +73,7 @@ pub async fn open_database(
             }
             Err(e) => e,
         };
-        if let Some(fatal) = hopeless(&error) {
+        if let Some(fatal) = hopeless(&config.db_path, &error) {
             return Err(fatal);
         }
         if shutdown.is_requested() {
@@ -87,10 +88,10 @@ pub async fn open_database(
 }
 
 /// Faults that waiting does not mend.
-fn hopeless(error: &ReplicaError) -> Option<Fatal> {
+fn hopeless(database: &Path, error: &ReplicaError) -> Option<Fatal> {
     let code = match error {
         ReplicaError::State(StateError::Newer { .. }) => {
-            return Some(Fatal::new(ExitCode::DataError, error));
+            return Some(Fatal::new(ExitCode::DataError, format!("the database {}: {error}", database.display())));
         }
         ReplicaError::Locked { .. } | ReplicaError::Spool(_) => return None,
         ReplicaError::Sqlite(e) | ReplicaError::State(StateError::Sqlite(e)) => match e.fault() {
@@ -106,7 +107,7 @@ fn hopeless(error: &ReplicaError) -> Option<Fatal> {
     };
     Some(Fatal::new(
         code,
-        remedy.map_or_else(|| error.to_string(), |r| format!("{error}; {r}")),
+        format!("the database {}: {error}{}", database.display(), remedy.map_or_else(String::new, |r| format!("; {r}"))),
     ))
 }
 

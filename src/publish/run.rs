@@ -95,12 +95,18 @@ impl PublishLoop {
     pub fn run(mut self) {
         let engine = Arc::clone(&self.engine);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        let mut draining = false;
         while !engine.shutdown.is_forced() {
             engine.status.progress(Loop::Publish);
+            // Asked before the round: one that began earlier may have missed the app's last commit, or the broker.
+            if engine.shutdown.is_requested() && !draining {
+                draining = true;
+                self.unseen = true;
+            }
             match self.step() {
                 Ok(true) => backoff.reset(),
                 // Draining: nothing is left.
-                Ok(false) if engine.shutdown.is_requested() && self.flying.is_empty() => break,
+                Ok(false) if draining && self.flying.is_empty() => break,
                 Ok(false) => backoff.reset(),
                 Err(e) => self.report(&e, &mut backoff),
             }
