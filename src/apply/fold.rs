@@ -338,7 +338,7 @@ impl Fold<'_, '_> {
                     values.get(from..).unwrap_or_default(),
                     "insert-collision",
                 )?;
-                return self.displace(plan, &key, &values);
+                return self.displace(plan, &key, &values, false);
             }
             Some(PendingRow {
                 all: Reduced::Cells(mine),
@@ -405,17 +405,22 @@ impl Fold<'_, '_> {
             Err(e) if plan.has_uniques() && fault_of(&e) == Fault::Unique => {}
             Err(e) => return Err(refused(plan, e)),
         }
-        self.displace(plan, key, values)?;
+        self.displace(plan, key, values, true)?;
         write(self.ctx.conn).map_err(|e| refused(plan, e))?;
         Ok(())
     }
 
-    /// Removes the other rows that a row collides with on UNIQUE indexes.
+    /// Removes the other rows that a row collides with on UNIQUE indexes. `written`: the row itself is about to be written; otherwise a pending change of
+    /// ours stands in its place.
+    ///
+    /// An echo whose row we have changed since leaves our pending whole rows alone: the app has handed the value on from one to the other, our later
+    /// batches overwrite both, and what a row that will be overwritten holds in the fold until then is nobody's business.
     fn displace(
         &mut self,
         plan: &Plan,
         key: &[Value<'_>],
         values: &[Value<'_>],
+        written: bool,
     ) -> Result<(), FoldStop> {
         let table = &plan.table.table;
         for index in &table.uniques {
@@ -461,6 +466,10 @@ impl Fold<'_, '_> {
             }
             for other in rows::colliding(self.ctx.conn, table, index, &terms, key)? {
                 let other: Vec<Value<'_>> = other.iter().map(OwnedValue::as_value).collect();
+                let overwritten = matches!(self.pending(plan, &other), Some(p) if p.all == Reduced::Whole);
+                if overwritten && !written && self.is_echo() {
+                    continue;
+                }
                 self.remove(plan, &other)?;
             }
         }
