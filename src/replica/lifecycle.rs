@@ -87,7 +87,9 @@ impl Replica {
     fn open_here(&mut self) -> Result<(), ReplicaError> {
         ddl::migrate(&self.conn)?;
         let fresh = format!("{:032x}", rand::random::<u128>());
-        match node::read(&self.conn)? {
+        let before = node::read(&self.conn)?;
+        let uncaptured = before.is_some() && !self.was_captured()?;
+        match before {
             None => node::create(&self.conn, self.me, &fresh)?,
             Some(state) if state.node_id != self.me => {
                 tracing::warn!(
@@ -107,6 +109,11 @@ impl Replica {
             self.publish = true;
         }
         self.refresh_capture_here()?;
+        if self.publish && uncaptured && !self.captured.tables.is_empty() {
+            tracing::warn!(
+                "capture begins in a database that this node ran with before, without capture (publish = false): what was written here meanwhile is not known, and stays here"
+            );
+        }
         self.publishers = publishers::read(&self.conn)?;
         if let Some(state) = node::read(&self.conn)? {
             self.position = state.position;

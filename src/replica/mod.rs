@@ -184,16 +184,20 @@ impl Replica {
         done.map(|()| true)
     }
 
-    /// As [`Replica::refresh_capture`], inside a write transaction.
-    fn refresh_capture_here(&mut self) -> Result<(), SqliteError> {
-        let first = self
-            .conn
+    /// Whether capture was ever installed here.
+    pub(crate) fn was_captured(&self) -> Result<bool, SqliteError> {
+        self.conn
             .query_row(
-                "SELECT NOT EXISTS(SELECT 1 FROM __harmonylite__tables)",
+                "SELECT EXISTS(SELECT 1 FROM __harmonylite__tables)",
                 [],
                 |r| r.get(0),
             )
-            .doing("read the captured tables")?;
+            .doing("read the captured tables")
+    }
+
+    /// As [`Replica::refresh_capture`], inside a write transaction.
+    fn refresh_capture_here(&mut self) -> Result<(), SqliteError> {
+        let first = !self.was_captured()?;
         self.plans.clear();
         self.pending.clear();
         let captured = if self.publish {
