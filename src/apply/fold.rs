@@ -466,7 +466,8 @@ impl Fold<'_, '_> {
             }
             for other in rows::colliding(self.ctx.conn, table, index, &terms, key)? {
                 let other: Vec<Value<'_>> = other.iter().map(OwnedValue::as_value).collect();
-                let overwritten = matches!(self.pending(plan, &other), Some(p) if p.all == Reduced::Whole);
+                let overwritten =
+                    matches!(self.pending(plan, &other), Some(p) if p.all == Reduced::Whole);
                 if overwritten && !written && self.is_echo() {
                     continue;
                 }

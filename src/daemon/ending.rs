@@ -59,6 +59,31 @@ pub fn give_up_after(engine: &Arc<Engine>, time: Duration) {
     });
 }
 
+/// Ends when nothing was changed, here or elsewhere, for `sleep_timeout`; never where that is off.
+pub async fn asleep(engine: &Arc<Engine>) {
+    let timeout = engine.config.sleep_timeout;
+    if timeout.is_zero() {
+        return std::future::pending().await;
+    }
+    let batches = || engine.metrics.batches_published.get() + engine.metrics.batches_applied.get();
+    let (mut seen, mut since) = (batches(), Instant::now());
+    loop {
+        tokio::time::sleep((timeout / 4).min(Duration::from_secs(1))).await;
+        let now = batches();
+        if now != seen {
+            (seen, since) = (now, Instant::now());
+        }
+        let idle = since.elapsed() >= timeout;
+        if idle
+            && tokio::task::block_in_place(|| {
+                engine.replica().pending_changes().is_ok_and(|n| n == 0)
+            })
+        {
+            return;
+        }
+    }
+}
+
 /// Publishes what is pending, until nothing is, or the time is up, or nobody wants to wait any more.
 pub async fn drain(engine: &Arc<Engine>, session: &Session, time: Duration) {
     let until = Instant::now() + time;

@@ -203,6 +203,11 @@ async fn run_session(
     let kept = tokio::select! {
         lost = session::keep(engine, &session) => Err(lost),
         () = engine.shutdown.requested() => Ok(()),
+        () = ending::asleep(engine) => {
+            tracing::info!("nothing has changed for sleep_timeout");
+            engine.shutdown.request("sleep_timeout");
+            Ok(())
+        }
     };
     if let Err(fatal) = &kept {
         engine.shutdown.force(fatal.reason.clone());

@@ -91,7 +91,10 @@ pub async fn open_database(
 fn hopeless(database: &Path, error: &ReplicaError) -> Option<Fatal> {
     let code = match error {
         ReplicaError::State(StateError::Newer { .. }) => {
-            return Some(Fatal::new(ExitCode::DataError, format!("the database {}: {error}", database.display())));
+            return Some(Fatal::new(
+                ExitCode::DataError,
+                format!("the database {}: {error}", database.display()),
+            ));
         }
         ReplicaError::Locked { .. } | ReplicaError::Spool(_) => return None,
         ReplicaError::Sqlite(e) | ReplicaError::State(StateError::Sqlite(e)) => match e.fault() {
@@ -107,7 +110,11 @@ fn hopeless(database: &Path, error: &ReplicaError) -> Option<Fatal> {
     };
     Some(Fatal::new(
         code,
-        format!("the database {}: {error}{}", database.display(), remedy.map_or_else(String::new, |r| format!("; {r}"))),
+        format!(
+            "the database {}: {error}{}",
+            database.display(),
+            remedy.map_or_else(String::new, |r| format!("; {r}"))
+        ),
     ))
 }
 
