@@ -1,0 +1,252 @@
+//! Writes that meet: all nodes come to the same end, and what lost is kept.
+
+use crate::harness::wait::Done;
+use crate::harness::{Cluster, eventually, tables};
+
+const SCHEMA: &str = "
+    CREATE TABLE t(id INTEGER PRIMARY KEY, a, b);
+    CREATE TABLE u(id INTEGER PRIMARY KEY, email TEXT UNIQUE, name TEXT);
+";
+
+/// Writes on each node before any has heard of the others.
+fn concurrently(cluster: &mut Cluster, writes: &[&str]) {
+    cluster.converge();
+    cluster.server.kill();
+    for (node, sql) in cluster.nodes.iter().zip(writes) {
+        node.sql(sql);
+    }
+    cluster.server.restart();
+}
+
+/// Values of the conflict journals of all nodes.
+fn losers(cluster: &Cluster, table: &str, column: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for node in &cluster.nodes {
+        let sql = format!(
+            "SELECT CAST(losing_value AS TEXT) FROM __harmonylite__conflicts WHERE table_name = '{table}' AND column_name = '{column}'"
+        );
+        for row in tables::rows(&node.app(), &sql) {
+            if let [tables::Cell::Text(text)] = &row[..] {
+                found.push(String::from_utf8(text.clone()).unwrap());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn two_inserts_under_one_key() {
+    let mut cluster = Cluster::new(3, 1, SCHEMA);
+    concurrently(
+        &mut cluster,
+        &[
+            "INSERT INTO t VALUES(1, 'one', 'x')",
+            "INSERT INTO t VALUES(1, 'two', 'y')",
+        ],
+    );
+    let dump = cluster.converge();
+    assert_eq!(dump["t"].len(), 1);
+    let winner = cluster[2]
+        .app()
+        .query_row("SELECT a || b FROM t", [], |row| row.get::<_, String>(0))
+        .unwrap();
+    let loser = match winner.as_str() {
+        "onex" => "two",
+        "twoy" => "one",
+        other => panic!("a row that nobody wrote: {other}"),
+    };
+    assert!(
+        losers(&cluster, "t", "a").contains(&loser.to_owned()),
+        "{:?}",
+        losers(&cluster, "t", "a")
+    );
+}
+
+#[test]
+fn two_updates_of_one_cell_and_of_different_cells() {
+    let mut cluster = Cluster::new(3, 1, SCHEMA);
+    cluster[0].sql("INSERT INTO t VALUES(1, 'old', 'old'), (2, 'old', 'old'), (3, 'old', 'old')");
+    concurrently(
+        &mut cluster,
+        &[
+            "UPDATE t SET a = 'one' WHERE id = 1; UPDATE t SET a = 'a' WHERE id = 2",
+            "UPDATE t SET a = 'two' WHERE id = 1; UPDATE t SET b = 'b' WHERE id = 2",
+            "DELETE FROM t WHERE id = 3",
+        ],
+    );
+    cluster.converge();
+    // The later in the stream wins; the other is kept.
+    let winner = cluster[0]
+        .app()
+        .query_row("SELECT a FROM t WHERE id = 1", [], |row| {
+            row.get::<_, String>(0)
+        })
+        .unwrap();
+    let loser = if winner == "one" { "two" } else { "one" };
+    assert!(["one", "two"].contains(&winner.as_str()));
+    assert!(
+        losers(&cluster, "t", "a").contains(&loser.to_owned()),
+        "{:?}",
+        losers(&cluster, "t", "a")
+    );
+    // Different columns of one row: both stay.
+    assert_eq!(
+        cluster[2].integer("SELECT count(*) FROM t WHERE id = 2 AND a = 'a' AND b = 'b'"),
+        1
+    );
+    assert_eq!(cluster[1].integer("SELECT count(*) FROM t WHERE id = 3"), 0);
+}
+
+#[test]
+fn an_update_and_a_delete_of_one_row() {
+    let mut cluster = Cluster::new(2, 1, SCHEMA);
+    cluster[0].sql("INSERT INTO t VALUES(1, 'old', 'old'), (2, 'old', 'old')");
+    concurrently(
+        &mut cluster,
+        &[
+            "UPDATE t SET a = 'changed' WHERE id = 1; DELETE FROM t WHERE id = 2",
+            "DELETE FROM t WHERE id = 1; UPDATE t SET b = 'changed' WHERE id = 2",
+        ],
+    );
+    let dump = cluster.converge();
+    // A cell update of a row that is gone is nothing, in whichever order they come.
+    assert_eq!(dump["t"].len(), 0);
+    eventually("the lost updates are kept", || {
+        losers(&cluster, "t", "a").contains(&"changed".to_owned())
+            || losers(&cluster, "t", "b").contains(&"changed".to_owned())
+    });
+}
+
+#[test]
+fn rows_that_collide_on_a_unique_index() {
+    let mut cluster = Cluster::new(3, 1, SCHEMA);
+    concurrently(
+        &mut cluster,
+        &[
+            "INSERT INTO u VALUES(1, 'same', 'one')",
+            "INSERT INTO u VALUES(2, 'same', 'two'), (20, 'two', 'x')",
+            "INSERT INTO u VALUES(3, 'same', 'three')",
+        ],
+    );
+    let dump = cluster.converge();
+    assert_eq!(
+        dump["u"].len(),
+        2,
+        "one of three, and the one that meets nobody: {dump:?}"
+    );
+    let kept = losers(&cluster, "u", "name");
+    let winner = cluster[0]
+        .app()
+        .query_row("SELECT name FROM u WHERE email = 'same'", [], |row| {
+            row.get::<_, String>(0)
+        })
+        .unwrap();
+    for name in ["one", "two", "three"] {
+        assert_eq!(
+            kept.iter().any(|k| k == name),
+            name != winner,
+            "{winner} won, kept: {kept:?}"
+        );
+    }
+}
+
+#[test]
+fn a_long_fight_over_few_rows_ends_the_same_everywhere() {
+    let mut cluster = Cluster::new(3, 2, SCHEMA);
+    std::thread::scope(|scope| {
+        for node in &cluster.nodes {
+            scope.spawn(move || {
+                let app = node.app();
+                for n in 0..300_u64 {
+                    let (key, other) = (n * node.id % 5, n % 3);
+                    let email = (n + node.id) % 4;
+                    let sql = match (n + node.id) % 7 {
+                        0 => format!("DELETE FROM t WHERE id = {key}"),
+                        1 => format!("INSERT OR REPLACE INTO t VALUES({key}, 'n{}', {n})", node.id),
+                        2 => format!("INSERT OR REPLACE INTO u VALUES({key}, 'e{email}', 'n{}-{n}')", node.id),
+                        3 => format!("UPDATE OR REPLACE u SET email = 'e{email}' WHERE id = {other}"),
+                        4 => format!("UPDATE OR IGNORE t SET id = {other} WHERE id = {key}"),
+                        5 => format!("BEGIN; UPDATE t SET a = {n}; DELETE FROM u WHERE id = {other}; COMMIT"),
+                        _ => format!("UPDATE t SET b = '{n}' WHERE id = {key}; UPDATE u SET name = 'm{n}' WHERE id = {other}"),
+                    };
+                    app.execute_batch(&sql).unwrap();
+                }
+            });
+        }
+    });
+    cluster.converge();
+    cluster.assert_running();
+}
+
+#[test]
+fn a_unique_value_that_one_app_hands_from_row_to_row_is_never_lost() {
+    const ROUNDS: i64 = 400;
+    let cluster = Cluster::new(3, 1, SCHEMA);
+    let done = Done::default();
+    std::thread::scope(|scope| {
+        let _end = done.on_drop();
+        let (first, others) = cluster.nodes.split_first().unwrap();
+        for node in others {
+            let done = &done;
+            // Batches of others between the first node's: its echoes come into a database that has moved on.
+            scope.spawn(move || {
+                let app = node.app();
+                let mut n = 0_u64;
+                while !done.is_said() {
+                    n += 1;
+                    app.execute_batch(&format!(
+                        "INSERT OR REPLACE INTO t VALUES({}, {n}, 'busy')",
+                        node.id * 100 + n % 10
+                    ))
+                    .unwrap();
+                }
+            });
+        }
+        let app = first.app();
+        app.execute_batch("INSERT INTO u VALUES(0, 'handed on', 'owner 0')")
+            .unwrap();
+        let owner = |expected: i64| {
+            let found = tables::rows(&app, "SELECT id FROM u WHERE email = 'handed on'");
+            assert_eq!(
+                found,
+                [[tables::Cell::Integer(expected)]],
+                "in round {expected}"
+            );
+        };
+        for n in 1..=ROUNDS {
+            owner(n - 1);
+            let step = match n % 3 {
+                0 => format!(
+                    "INSERT INTO u VALUES({n}, 'mine', 'x'); UPDATE OR REPLACE u SET email = 'handed on' WHERE id = {n}"
+                ),
+                1 => format!(
+                    "DELETE FROM u WHERE email = 'handed on'; INSERT INTO u VALUES({n}, 'handed on', 'x')"
+                ),
+                _ => format!(
+                    "UPDATE u SET email = 'former {n}' WHERE email = 'handed on'; INSERT INTO u VALUES({n}, 'handed on', 'x')"
+                ),
+            };
+            app.execute_batch(&step).unwrap();
+            owner(n);
+        }
+        first.wait_published();
+        owner(ROUNDS);
+        done.say();
+    });
+    let dump = cluster.converge();
+    assert_eq!(
+        cluster[1].integer("SELECT id FROM u WHERE email = 'handed on'"),
+        ROUNDS
+    );
+    assert!(dump["u"].len() as i64 > ROUNDS / 4);
+    // One app wrote this table: there was nothing to lose to.
+    for node in &cluster.nodes {
+        assert_eq!(
+            node.integer("SELECT count(*) FROM __harmonylite__conflicts WHERE table_name = 'u'"),
+            0,
+            "node {}",
+            node.id
+        );
+    }
+}

@@ -1,0 +1,16 @@
+//! Nodes, clusters, the broker and comparisons.
+
+pub mod app;
+pub mod cluster;
+pub mod jetstream;
+pub mod node;
+pub mod tables;
+pub mod wait;
+
+#[path = "../../support/nats.rs"]
+#[allow(dead_code)]
+pub mod nats;
+
+pub use cluster::Cluster;
+pub use node::Node;
+pub use wait::eventually;

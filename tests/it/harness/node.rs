@@ -1,0 +1,329 @@
+//! One node: a folder on a real disk, a configuration, a daemon, and the app's database.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rusqlite::Connection;
+
+use super::tables::{self, Dump};
+use super::wait::{eventually, eventually_ok};
+use super::{app, nats};
+
+/// A node. Its daemon ends with it.
+pub struct Node {
+    pub id: u64,
+    pub folder: PathBuf,
+    _owned: Option<tempfile::TempDir>,
+    /// Lines of the configuration before its first section.
+    pub root: String,
+    /// Sections of the configuration.
+    pub sections: String,
+    /// More environment variables for the daemon.
+    pub environment: Vec<(String, String)>,
+    process: Option<Child>,
+    log_begins: usize,
+}
+
+/// A process that has ended.
+pub struct Ended {
+    pub code: Option<i32>,
+    pub said: String,
+}
+
+/// A folder on the disk that the build lies on, not in memory.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix("it-")
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .unwrap()
+}
+
+/// The program under test. The kernel kills it when the thread that starts it ends, so a test that is killed leaves no daemon behind.
+fn program() -> Command {
+    let program = env!("CARGO_BIN_EXE_harmonylite");
+    if Path::new("/usr/bin/setpriv").exists() {
+        let mut command = Command::new("/usr/bin/setpriv");
+        command.args(["--pdeathsig", "KILL", program]);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+impl Node {
+    /// A node whose broker is at `url`; without a database yet.
+    pub fn bare(id: u64, url: &str) -> Self {
+        let owned = folder();
+        let mut node = Self::in_folder(id, url, owned.path());
+        node._owned = Some(owned);
+        node
+    }
+
+    /// A node in a folder that somebody else removes.
+    pub fn in_folder(id: u64, url: &str, folder: &Path) -> Self {
+        Self {
+            id,
+            folder: folder.to_owned(),
+            _owned: None,
+            root: String::new(),
+            sections: format!("[nats]\nurls = [\"{url}\"]\nreconnect_wait_seconds = 1\n"),
+            environment: Vec::new(),
+            process: None,
+            log_begins: 0,
+        }
+    }
+
+    /// A node whose broker is at `url`, with a database of this schema.
+    pub fn new(id: u64, url: &str, schema: &str) -> Self {
+        let node = Self::bare(id, url);
+        app::create(&node.database(), schema);
+        node
+    }
+
+    /// The database's path.
+    pub fn database(&self) -> PathBuf {
+        self.folder.join("app.db")
+    }
+
+    /// The sequence map's path.
+    pub fn sequence_map(&self) -> PathBuf {
+        self.folder.join("seq-map.cbor")
+    }
+
+    /// A connection of the app.
+    pub fn app(&self) -> Connection {
+        app::connect(&self.database())
+    }
+
+    /// Runs SQL as the app, in a connection of its own.
+    pub fn sql(&self, sql: &str) {
+        self.app()
+            .execute_batch(sql)
+            .unwrap_or_else(|error| panic!("node {}: {sql}: {error}", self.id));
+    }
+
+    /// One integer of a query.
+    pub fn integer(&self, sql: &str) -> i64 {
+        app::integer(&app::look(&self.database()).unwrap(), sql)
+    }
+
+    /// All of the app's tables.
+    pub fn dump(&self) -> Dump {
+        tables::dump(&app::look(&self.database()).unwrap())
+    }
+
+    /// Changes that are not published yet, as the operator's guide counts them.
+    pub fn pending(&self) -> i64 {
+        self.integer("SELECT COUNT(*) FROM __harmonylite___global_change_log")
+    }
+
+    /// Writes the configuration and returns its path.
+    pub fn write_configuration(&self) -> PathBuf {
+        let path = self.folder.join("config.toml");
+        let text = format!(
+            "db_path = {:?}\nnode_id = {}\n{}\n{}",
+            self.database(),
+            self.id,
+            self.root,
+            self.sections
+        );
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Starts the daemon and returns once it captures what the app writes.
+    pub fn start(&mut self) {
+        self.spawn();
+        self.wait_log("capturing changes");
+    }
+
+    /// Starts the daemon and returns once it publishes and applies.
+    pub fn start_replicating(&mut self) {
+        self.spawn();
+        self.wait_log("replicating position");
+    }
+
+    /// Starts the daemon.
+    pub fn spawn(&mut self) {
+        assert!(self.process.is_none(), "node {} runs already", self.id);
+        let configuration = self.write_configuration();
+        let path = self.folder.join("daemon.log");
+        let mut log = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap();
+        writeln!(log, "--- start").unwrap();
+        self.log_begins = std::fs::metadata(&path).unwrap().len() as usize;
+        let process = program()
+            .arg("-config")
+            .arg(&configuration)
+            .envs(self.environment.clone())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.process = Some(process);
+    }
+
+    /// Runs the program with this node's configuration and these flags, until it ends.
+    pub fn run(&self, flags: &[&str]) -> Ended {
+        let configuration = self.write_configuration();
+        let output = program()
+            .arg("-config")
+            .arg(&configuration)
+            .args(flags)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        Ended {
+            code: output.status.code(),
+            said: format!(
+                "{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            ),
+        }
+    }
+
+    /// What the daemon has said since its last start.
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(self.folder.join("daemon.log")).unwrap_or_default();
+        String::from_utf8_lossy(bytes.get(self.log_begins..).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits for a text in the log since the last start.
+    pub fn wait_log(&mut self, text: &str) {
+        eventually_ok(&format!("node {} says {text:?}", self.id), || {
+            let log = self.log();
+            if log.contains(text) {
+                return Ok(());
+            }
+            self.assert_running();
+            Err(log)
+        });
+    }
+
+    /// Whether the daemon runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process
+            .as_mut()
+            .is_some_and(|process| process.try_wait().unwrap().is_none())
+    }
+
+    /// Fails with the log if the daemon has ended.
+    pub fn assert_running(&mut self) {
+        let ended = self
+            .process
+            .as_mut()
+            .expect("the daemon was started")
+            .try_wait()
+            .unwrap();
+        assert!(
+            ended.is_none(),
+            "the daemon of node {} ended with {ended:?}:\n{}",
+            self.id,
+            self.log()
+        );
+    }
+
+    /// The daemon's process id.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the daemon runs").id()
+    }
+
+    /// The most memory that the daemon ever had resident, KiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().expect("the daemon runs");
+        process.kill().unwrap();
+        let status = process.wait().unwrap();
+        assert_eq!(
+            status.signal(),
+            Some(9),
+            "node {} had ended by itself: {status:?}\n{}",
+            self.id,
+            self.log()
+        );
+    }
+
+    /// SIGTERM, until it has ended.
+    pub fn terminate(&mut self) -> Ended {
+        self.signal(Signal::SIGTERM);
+        self.wait_end()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid() as i32), signal).unwrap();
+    }
+
+    /// Waits until the daemon has ended by itself.
+    pub fn wait_end(&mut self) -> Ended {
+        let mut ended: Option<ExitStatus> = None;
+        let id = self.id;
+        let process = self.process.as_mut().expect("the daemon was started");
+        let log = self.folder.join("daemon.log");
+        eventually_ok(&format!("the daemon of node {id} ends"), || {
+            ended = process.try_wait().unwrap();
+            ended
+                .map(drop)
+                .ok_or_else(|| std::fs::read_to_string(&log).unwrap_or_default())
+        });
+        self.process = None;
+        Ended {
+            code: ended.unwrap().code(),
+            said: self.log(),
+        }
+    }
+
+    /// Stops it cleanly.
+    pub fn stop(&mut self) {
+        let ended = self.terminate();
+        assert_eq!(ended.code, Some(0), "node {}:\n{}", self.id, ended.said);
+    }
+
+    /// Waits until everything that the app wrote is in the stream.
+    pub fn wait_published(&self) {
+        eventually(&format!("node {} has published all", self.id), || {
+            self.pending() == 0
+        });
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.folder.join("daemon.log")).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            eprintln!("--- log of node {} (last lines)", self.id);
+            for line in tail.iter().rev() {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+/// A server of this test's own.
+pub fn broker() -> nats::NatsServer {
+    nats::NatsServer::start()
+}

@@ -1,0 +1,27 @@
+//! The whole program against real dependencies: daemons of this build, a real nats-server, real SQLite files under real app connections, real
+//! signals. Each test has a folder, a server and ports of its own, waits for conditions and never for time, and takes its processes with it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr
+)]
+
+mod harness;
+
+mod app_untouched;
+mod broker_faults;
+mod commands;
+mod conflicts;
+mod counter;
+mod files;
+mod large;
+mod life;
+mod modes;
+mod outages;
+mod replication;
+mod schema;
+mod service;
+mod values;
+mod whole_transactions;

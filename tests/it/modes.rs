@@ -1,0 +1,136 @@
+//! Nodes that only read or only write, and switching back.
+
+use crate::harness::{Cluster, Node, eventually};
+
+const SCHEMA: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, v)";
+
+fn ours(node: &Node, kind: &str) -> i64 {
+    node.integer(&format!(
+        "SELECT count(*) FROM sqlite_schema WHERE type = '{kind}' AND name GLOB '__harmonylite__*'"
+    ))
+}
+
+#[test]
+fn publish_false_captures_nothing_and_applies() {
+    let mut cluster = Cluster::prepared(2, SCHEMA);
+    cluster[0].start();
+    cluster[1].root = "publish = false".to_owned();
+    cluster[1].start_replicating();
+    assert_eq!(
+        (ours(&cluster[1], "trigger"), ours(&cluster[1], "view")),
+        (0, 0)
+    );
+    cluster[0].sql("INSERT INTO t VALUES(1, 'one')");
+    eventually("the row arrives", || {
+        cluster[1].integer("SELECT count(*) FROM t") == 1
+    });
+    cluster[1].sql("INSERT INTO t VALUES(2, 'stays here')");
+    cluster[0].sql("INSERT INTO t VALUES(3, 'three')");
+    eventually("the next row arrives", || {
+        cluster[1].integer("SELECT count(*) FROM t") == 3
+    });
+    cluster[1].stop();
+    assert_eq!(cluster[0].integer("SELECT count(*) FROM t"), 2);
+    // Switched on: what is written from now on is published.
+    cluster[1].root = String::new();
+    cluster[1].start();
+    cluster[1].sql("INSERT INTO t VALUES(4, 'four')");
+    eventually("the new row is published", || {
+        cluster[0].integer("SELECT count(*) FROM t WHERE id = 4") == 1
+    });
+    // What nobody saw is named, as long as nothing finds it.
+    cluster[1].wait_log("is not known");
+    // Switched off again: the triggers go.
+    cluster[1].wait_published();
+    cluster[1].stop();
+    cluster[1].root = "publish = false".to_owned();
+    cluster[1].start_replicating();
+    assert_eq!(
+        (ours(&cluster[1], "trigger"), ours(&cluster[1], "view")),
+        (0, 0)
+    );
+    cluster.assert_running();
+}
+
+#[test]
+#[ignore = "writes made without capture are found by comparing with the fold at the position, which needs the snapshots of a later issue"]
+fn what_was_written_under_publish_false_is_found_when_it_is_switched_back() {
+    let mut cluster = Cluster::prepared(2, SCHEMA);
+    cluster[0].start();
+    cluster[1].start();
+    cluster[1].sql("INSERT INTO t VALUES(1, 'one'), (2, 'two'), (3, 'three')");
+    cluster.converge();
+    cluster[1].stop();
+    cluster[1].root = "publish = false".to_owned();
+    cluster[1].start_replicating();
+    cluster[1].sql("INSERT INTO t VALUES(4, 'unseen'); UPDATE t SET v = 'unseen' WHERE id = 1; DELETE FROM t WHERE id = 2");
+    cluster[1].stop();
+    cluster[1].root = String::new();
+    cluster[1].start();
+    let expected = cluster[1].dump();
+    cluster.converge_to(&expected);
+}
+
+#[test]
+fn replicate_false_publishes_applies_nothing_and_catches_up_later() {
+    let mut cluster = Cluster::prepared(2, SCHEMA);
+    cluster[0].start();
+    cluster[1].root = "replicate = false".to_owned();
+    cluster[1].start();
+    cluster[0].sql("INSERT INTO t VALUES(1, 'one')");
+    cluster[0].wait_published();
+    for id in 10..20 {
+        cluster[1].sql(&format!("INSERT INTO t VALUES({id}, 'two')"));
+    }
+    eventually("its own rows are published", || {
+        cluster[0].integer("SELECT count(*) FROM t") == 11
+    });
+    cluster[1].wait_published();
+    assert_eq!(cluster[1].integer("SELECT count(*) FROM t WHERE id = 1"), 0);
+    // Through a restart in this mode, with an own value that the other overrides meanwhile.
+    cluster[0].sql("UPDATE t SET v = 'overridden' WHERE id = 10");
+    cluster[0].wait_published();
+    cluster[1].kill();
+    cluster[1].start();
+    cluster[1].sql("INSERT INTO t VALUES(20, 'two')");
+    eventually("it is published", || {
+        cluster[0].integer("SELECT count(*) FROM t WHERE id = 20") == 1
+    });
+    assert_eq!(
+        cluster[1].integer("SELECT count(*) FROM t WHERE v = 'overridden' OR id = 1"),
+        0
+    );
+    cluster[1].stop();
+    cluster[1].root = String::new();
+    cluster[1].start();
+    let expected = cluster[0].dump();
+    assert_eq!(expected["t"].len(), 12);
+    cluster.converge_to(&expected);
+    assert_eq!(
+        cluster[1].integer("SELECT count(*) FROM t WHERE v = 'overridden'"),
+        1
+    );
+}
+
+#[test]
+fn tables_that_are_left_out_stay_at_home() {
+    let mut cluster = Cluster::prepared(
+        2,
+        "CREATE TABLE app_users(id INTEGER PRIMARY KEY, v); CREATE TABLE app_cache(id INTEGER PRIMARY KEY, v); CREATE TABLE local(id INTEGER PRIMARY KEY, v)",
+    );
+    for node in &mut cluster.nodes {
+        node.sections
+            .push_str("[replication]\ninclude = [\"app_*\"]\nexclude = [\"*_cache\"]\n");
+        node.start();
+    }
+    cluster[0].sql("BEGIN; INSERT INTO app_users VALUES(1, 'x'); INSERT INTO app_cache VALUES(1, 'x'); INSERT INTO local VALUES(1, 'x'); COMMIT");
+    eventually("the wanted row arrives", || {
+        cluster[1].integer("SELECT count(*) FROM app_users") == 1
+    });
+    assert_eq!(
+        cluster[1]
+            .integer("SELECT (SELECT count(*) FROM app_cache) + (SELECT count(*) FROM local)"),
+        0
+    );
+    cluster.assert_running();
+}
