@@ -27,6 +27,7 @@ use crate::changelog::pending::{PendingRow, TablePending};
 use crate::changelog::retire;
 use crate::codec::commit::{CommitRecord, TableDefinition};
 use crate::codec::rows::{RowOp, RowReader};
+use crate::planted::planted;
 use crate::sqlite::error::{Doing, Fault, SqliteError, fault_of};
 use crate::state::journal::{self, Conflict};
 
@@ -138,7 +139,7 @@ pub fn fold(ctx: &mut FoldContext<'_>, batch: &IncomingBatch) -> Result<(), Fold
         evaluators: HashMap::new(),
         aside: HashMap::new(),
     };
-    if plans.iter().flatten().any(|p| p.has_uniques()) {
+    if plans.iter().flatten().any(|p| p.has_uniques()) && !planted!(NobodyStepsAside) {
         each_row(batch, &record.tables, |table, op, values| {
             match plans.get(table).and_then(Option::as_ref) {
                 Some(plan) if op == RowOp::Whole && plan.has_uniques() => {
@@ -287,7 +288,7 @@ impl Fold<'_, '_> {
                 all: Reduced::Cells(mine),
                 ..
             }) => {
-                let is_mine = |c: usize| plan.columns.get(c).is_some_and(|here| mine.has(*here));
+                let is_mine = |c: usize| !planted!(CellsNotKept) && plan.columns.get(c).is_some_and(|here| mine.has(*here));
                 let lost: (Vec<usize>, Vec<Value<'_>>) = columns
                     .iter()
                     .zip(&cells)
@@ -338,6 +339,9 @@ impl Fold<'_, '_> {
                     values.get(from..).unwrap_or_default(),
                     "insert-collision",
                 )?;
+                if planted!(SideEffectsSkipped) {
+                    return Ok(());
+                }
                 return self.displace(plan, &key, &values);
             }
             Some(PendingRow {
@@ -474,7 +478,24 @@ impl Fold<'_, '_> {
             Some(PendingRow {
                 unsent: Some(Reduced::Whole),
                 ..
-            }) => self.journal_mine(plan, key, None, "unique-collision")?,
+            }) => {
+                self.journal_mine(plan, key, None, "unique-collision")?;
+                #[cfg(feature = "planted-bugs")]
+                if planted!(GivenUpUnsaid) {
+                    let table = &plan.table;
+                    let name = table.table.name.to_ascii_lowercase();
+                    if let Some(pending) = self.ctx.pending.remove(&name) {
+                        for id in pending.all_changes(table, key) {
+                            retire::remove(self.ctx.conn, table, id)?;
+                        }
+                    }
+                    self.ctx
+                        .pending
+                        .entry(name)
+                        .or_default()
+                        .catch_up(self.ctx.conn, table)?;
+                }
+            }
             Some(
                 p @ PendingRow {
                     all: Reduced::Cells(_),
@@ -499,7 +520,11 @@ impl Fold<'_, '_> {
     }
 
     fn hold_if(&self, in_flight: bool) -> Result<(), FoldStop> {
-        if in_flight && !self.ctx.allow_flicker && !self.is_echo() {
+        if in_flight
+            && !self.ctx.allow_flicker
+            && !self.is_echo()
+            && !planted!(NothingHeld)
+        {
             Err(FoldStop::Hold)
         } else {
             Ok(())
@@ -509,6 +534,9 @@ impl Fold<'_, '_> {
     /// The pending cells of a row that goes are forgotten: no batch is to carry what has no row to be of.
     fn forget(&mut self, plan: &Plan, key: &[Value<'_>]) -> Result<(), FoldStop> {
         let table = &plan.table;
+        if planted!(NotForgotten) {
+            return Ok(());
+        }
         if let Some(pending) = self
             .ctx
             .pending

@@ -13,6 +13,7 @@ use crate::capture::{Captured, remove};
 use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence};
 use crate::changelog::in_flight::InFlight;
 use crate::changelog::retire;
+use crate::planted::planted;
 use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::state::node;
@@ -127,7 +128,7 @@ impl Replica {
         at: Sequence,
     ) -> std::io::Result<()> {
         let record = &batch.record;
-        if judge_record(seen, record) != Verdict::Take {
+        if judge_record(seen, record) != Verdict::Take || planted!(NoReadAhead) {
             return Ok(());
         }
         seen.insert(

@@ -164,6 +164,10 @@ fn main() {
         }
         std::process::exit(i32::from(!clean));
     }
+    #[cfg(feature = "planted-bugs")]
+    if env("SEEDS").is_none() {
+        std::process::exit(i32::from(!planted(env("MOST").unwrap_or(2000))));
+    }
     let start = env("START").unwrap_or(1);
     let (totals, _) = match env("SEEDS") {
         Some(n) => many(&|i| (i < n).then_some(start + i), Some(n), None, threads),
@@ -173,4 +177,34 @@ fn main() {
         println!("{n:10} {name}");
     }
     std::process::exit(i32::from(!totals.failed.is_empty()));
+}
+
+/// Plants one bug after the other and looks how many seeds it takes to find it.
+#[cfg(feature = "planted-bugs")]
+fn planted(most: u64) -> bool {
+    use harmonylite::planted::{Bug, plant};
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let all_found = AtomicBool::new(true);
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for worker in 0..threads {
+            let (next, all_found) = (&next, &all_found);
+            scope.spawn(move || {
+                while let Some(bug) = Bug::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    plant(Some(*bug));
+                    let found = (1..=most).find_map(|seed| run(seed, worker, &HashSet::new(), false).result.err().map(|why| (seed, why)));
+                    plant(None);
+                    match found {
+                        Some((seed, why)) => println!("{bug:?}: found by seed {seed}: {why}"),
+                        None => {
+                            println!("{bug:?}: NOT FOUND in {most} seeds");
+                            all_found.store(false, Ordering::Relaxed);
+                        }
+                    }
+                }
+                let _ = std::fs::remove_dir_all(folder(worker));
+            });
+        }
+    });
+    all_found.into_inner()
 }

@@ -15,7 +15,7 @@ use harmonylite::sqlite::connection::open_reader;
 use crate::Out;
 use crate::check;
 use crate::model::Val;
-use crate::node::{is_refusal, open_app, private_count, remove_file, view};
+use crate::node::{Flying, is_refusal, newest_ids, open_app, private_count, remove_file, view};
 use crate::rng::Rng;
 use crate::schema::PRIVATE;
 use crate::world::{Saved, World, unsent_private};
@@ -200,6 +200,7 @@ impl World {
                         batch.record.base,
                         batch.sections.len()
                     );
+                    node.flying.up_to = newest_ids(reader, &self.specs)?;
                     node.outbox = Some(Outbox::new(batch));
                     node.acknowledged = false;
                     self.count("batch scanned");
@@ -348,7 +349,7 @@ impl World {
         let (Some(replica), Some(reader)) = (&mut node.replica, &node.reader) else {
             return Ok(None);
         };
-        let before = view(reader, &self.specs)?;
+        let before = view(reader, &self.specs, &node.flying)?;
         let options = ApplyOptions {
             max_time: if short { Duration::ZERO } else { Duration::from_secs(3600) },
             through: through.map(|s| Sequence(s as u64)),
@@ -372,13 +373,17 @@ impl World {
             }
             Err(e) => return Err(format!("node {uid} apply: {e}")),
         };
-        let after = view(reader, &self.specs)?;
+        let after = view(reader, &self.specs, &node.flying)?;
         let at = replica.position().sequence.0 as usize;
         if at != from + applied.consumed {
             return Err(format!("node {uid} took {} messages from {from} and stands at {at}", applied.consumed));
         }
         if through.is_none() {
             check::pending_did_not_move(&self.specs, &before, &after).map_err(|e| format!("node {uid} flickers: {e}"))?;
+        }
+        let own = messages.iter().take(applied.consumed).any(|m| matches!(&m.body, Body::Batch(b) if b.record.node == node.id));
+        if through.is_none() && !own {
+            check::in_flight_stayed(&self.specs, &before, &after).map_err(|e| format!("node {uid} lets what is in flight vanish: {e}"))?;
         }
         if node.outbox.as_ref().is_some_and(|o| applied.echoes.contains(&o.batch().record.batch)) {
             node.outbox = None;
@@ -456,9 +461,16 @@ impl World {
         let mut seen = replica.publishers().clone();
         let at = replica.position().sequence.0 as usize;
         let mut ahead = 0;
+        let mut flying = Flying::default();
         for entry in &self.stream.entries[at + 1..] {
             if let Body::Batch(batch) = &entry.incoming.body {
                 ahead += u64::from(entry.taken.is_some() && batch.record.node == id);
+                if entry.taken.is_some() && batch.record.node == id {
+                    for covers in batch.covered().map_err(|e| e.to_string())? {
+                        let table = &batch.record.tables[covers.table as usize].name;
+                        flying.rows.extend(covers.rows().map(|(id, stamp)| (table.clone(), id, i64::from(stamp))));
+                    }
+                }
                 replica.read_ahead(&mut seen, batch, entry.incoming.sequence).map_err(|e| e.to_string())?;
             }
         }
@@ -467,6 +479,7 @@ impl World {
         self.say(|| format!("node {uid} starts as {id} in {incarnation} at {at}, {ahead} own batches ahead"));
         self.nodes[n].reader = Some(open_reader(&path).map_err(|e| e.to_string())?);
         self.nodes[n].replica = Some(replica);
+        self.nodes[n].flying = flying;
         Ok(())
     }
 
