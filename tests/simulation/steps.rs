@@ -60,9 +60,9 @@ impl World {
             920..=949 => self.ghost(r),
             950..=961 => self.save(n)?,
             962..=975 => self.put_back(n, r)?,
-            976..=981 => self.copy(r, false)?,
-            982..=986 => self.copy(r, true)?,
-            987..=990 => {
+            976..=980 => self.copy(r, false)?,
+            981..=989 => self.copy(r, true)?,
+            990..=992 => {
                 self.lose(n);
                 return Ok(None);
             }
@@ -82,6 +82,7 @@ impl World {
     // ---- the application
 
     fn application(&mut self, n: usize, r: &mut Rng) -> Out<()> {
+        let n = if self.single { 0 } else { n };
         if self.nodes[n].held.is_some() {
             if r.chance(600) {
                 let commit = r.chance(800);
@@ -320,7 +321,7 @@ impl World {
                     None if batch.0 == 0 => Some(self.stream.end()),
                     None => None,
                 };
-                if let Some(through) = through {
+                if let Some(through) = through.filter(|_| !r.chance(80)) {
                     self.count("folded through the own batch");
                     self.apply(n, here, through, short, Some(through), None)?;
                 } else if r.chance(100) {
@@ -385,6 +386,16 @@ impl World {
         if through.is_none() && !own {
             check::in_flight_stayed(&self.specs, &before, &after).map_err(|e| format!("node {uid} lets what is in flight vanish: {e}"))?;
         }
+        let (mut nothing, mut folded) = (0, 0);
+        for m in messages.iter().take(applied.consumed) {
+            if let Body::Batch(b) = &m.body
+                && applied.echoes.contains(&b.record.batch)
+                && b.record.node == node.id
+            {
+                let before = self.stream.entries[..m.sequence.0 as usize].iter().rposition(|e| e.taken.is_some()).unwrap_or(0);
+                if b.record.base.0 as usize == before { nothing += 1 } else { folded += 1 }
+            }
+        }
         if node.outbox.as_ref().is_some_and(|o| applied.echoes.contains(&o.batch().record.batch)) {
             node.outbox = None;
         }
@@ -394,6 +405,9 @@ impl World {
             applied.consumed, applied.batches, applied.echoes, applied.ignored, applied.fold.conflicts
         );
         self.say(|| text);
+        if self.single && !applied.fold.conflicts.is_empty() {
+            return Err(format!("node {uid} journals conflicts though one node alone writes: {:?}", applied.fold.conflicts));
+        }
         for (verdict, n) in applied.ignored {
             self.add(verdict, n);
         }
@@ -401,6 +415,8 @@ impl World {
             self.add(reason, n);
         }
         self.add("batch taken", applied.batches);
+        self.add("echo folded to nothing", nothing);
+        self.add("echo folded", folded);
         self.add("echo", applied.echoes.len() as u64);
         match &stopped {
             Stopped::No | Stopped::Hold(_) | Stopped::Doubled(_) => {}

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use harmonylite::change::position::{NodeId, ShardId};
 use harmonylite::codec::batch::Limits;
 use harmonylite::codec::spool::Spool;
+use harmonylite::replica::Replica;
+use harmonylite::replica::lifecycle::OpenOptions;
 use rusqlite::Connection;
 
 use crate::Out;
@@ -28,7 +30,6 @@ pub struct Saved {
 }
 
 pub struct World {
-    pub seed: u64,
     pub folder: PathBuf,
     pub specs: Rc<Vec<TableSpec>>,
     pub stream: Stream,
@@ -41,6 +42,8 @@ pub struct World {
     pub app: AppOptions,
     pub large: bool,
     pub faults: bool,
+    /// Only the first node's application writes: then nothing may ever count as a conflict.
+    pub single: bool,
     pub next_uid: i64,
     pub next_id: u64,
     pub next_own: i64,
@@ -120,22 +123,23 @@ impl World {
             let null: Vec<String> = spec.key_names().iter().map(|k| format!("{k} IS NULL")).collect();
             conn.execute_batch(&format!("DELETE FROM {} WHERE {}", spec.name, null.join(" OR "))).map_err(|e| e.to_string())?;
         }
+        let single = r.chance(100);
         let start = read_state(&conn, &specs)?;
         let spool = Arc::new(Spool::new(folder.to_owned()));
         let stream = Stream::new(Rc::clone(&specs), start, Arc::clone(&spool));
         let mut world = Self {
-            seed,
             folder: folder.to_owned(),
             specs,
             stream,
             nodes: Vec::new(),
             ghosts: Vec::new(),
-            kv: r.chance(850).then(HashMap::new),
+            kv: r.chance(750).then(HashMap::new),
             files: Vec::new(),
             counters: Counters::new(),
             app,
             large: r.chance(250),
-            faults: r.chance(850),
+            faults: !single && r.chance(900),
+            single,
             next_uid: 1,
             next_id: 11,
             next_own: 0,
@@ -154,6 +158,16 @@ impl World {
             world.app
         );
         world.say(|| line);
+        // Most clusters begin with copies of a database that has its capture already: that saves time.
+        if r.chance(800) {
+            let options = OpenOptions {
+                node_id: NodeId(1),
+                publish: true,
+                include: Vec::new(),
+                exclude: Vec::new(),
+            };
+            Replica::open(&template, &options, std::time::Duration::ZERO, &|| true).map_err(|e| e.to_string())?;
+        }
         for _ in 0..r.range(2, 5) {
             let id = world.next_id;
             world.next_id += 1;
