@@ -159,6 +159,7 @@ const REQUIRED: &[&str] = &[
     "apply broken off",
     "batch in sections",
     "batch scanned",
+    "batch scanned while another is in flight",
     "batch taken",
     "cells forgotten at the scan",
     "check",

@@ -91,10 +91,9 @@ pub struct Node {
     pub held: Option<Option<i64>>,
     pub replica: Option<Replica>,
     pub reader: Option<Connection>,
+    /// The batch that is being sent: not acknowledged yet.
     pub outbox: Option<Outbox>,
     pub flying: Flying,
-    /// The broker has acknowledged the commit record.
-    pub acknowledged: bool,
     pub limits: Limits,
     /// The private count last committed here, since the file was last put back.
     pub last_own: Option<i64>,
@@ -237,7 +236,6 @@ impl Node {
                 out.push((ShardId::ORDER, record));
             }
         }
-        self.acknowledged = false;
         out
     }
 }

@@ -179,9 +179,10 @@ impl World {
     fn scan_with(&mut self, n: usize, fault: Option<u32>) -> Out<()> {
         let spool = Arc::clone(&self.spool);
         let node = &mut self.nodes[n];
-        let (Some(replica), Some(reader)) = (&mut node.replica, &mut node.reader) else {
+        let (Some(replica), Some(reader), None) = (&mut node.replica, &mut node.reader, &node.outbox) else {
             return Ok(());
         };
+        let pipelined = replica.batch_in_flight().is_some();
         let fired = fault.map(|k| break_after(reader, k));
         let scanned = replica.scan(reader, node.limits, &spool);
         if fault.is_some() {
@@ -203,8 +204,8 @@ impl World {
                     );
                     node.flying.up_to = newest_ids(reader, &self.specs)?;
                     node.outbox = Some(Outbox::new(batch));
-                    node.acknowledged = false;
                     self.count("batch scanned");
+                    self.add("batch scanned while another is in flight", u64::from(pipelined));
                     self.say(|| text);
                 }
                 self.add("row with NULL in its key", nulls);
@@ -228,6 +229,7 @@ impl World {
         };
         let uid = node.uid;
         let mut missing = outbox.missing();
+        let mut acknowledged = false;
         let mut said = Vec::new();
         let mut counts: Vec<&'static str> = Vec::new();
         if missing.is_empty() {
@@ -248,7 +250,7 @@ impl World {
                 if lossy && r.chance(150) {
                     counts.push("acknowledgement lost");
                 } else {
-                    node.acknowledged = true;
+                    acknowledged = true;
                 }
             }
         } else {
@@ -270,6 +272,10 @@ impl World {
                     outbox.stored(piece, at);
                 }
             }
+        }
+        // The next batch may be begun; this one is in flight until its echo.
+        if acknowledged {
+            node.outbox = None;
         }
         for c in counts {
             self.count(c);
@@ -393,7 +399,7 @@ impl World {
                 && b.record.node == node.id
             {
                 let before = self.stream.entries[..m.sequence.0 as usize].iter().rposition(|e| e.taken.is_some()).unwrap_or(0);
-                if b.record.base.0 as usize == before { nothing += 1 } else { folded += 1 }
+                if b.record.base.0 as usize >= before { nothing += 1 } else { folded += 1 }
             }
         }
         if node.outbox.as_ref().is_some_and(|o| applied.echoes.contains(&o.batch().record.batch)) {

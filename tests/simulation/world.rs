@@ -202,7 +202,6 @@ impl World {
             reader: None,
             outbox: None,
             flying: Default::default(),
-            acknowledged: false,
             limits,
             last_own: None,
             floor: 0,
@@ -256,13 +255,13 @@ impl World {
                 }
                 self.tidy(n)?;
                 self.scan(n)?;
-                while self.nodes[n].outbox.is_some() && !self.nodes[n].acknowledged {
+                while self.nodes[n].outbox.is_some() {
                     quiet = false;
                     self.send(n, 100, false, r)?;
                 }
                 let node = &mut self.nodes[n];
                 let Some(replica) = &mut node.replica else { continue };
-                quiet &= node.outbox.is_none() && replica.pending_changes().map_err(|e| e.to_string())? == 0 && !replica.needs_tidying();
+                quiet &= node.outbox.is_none() && replica.batch_in_flight().is_none() && replica.pending_changes().map_err(|e| e.to_string())? == 0 && !replica.needs_tidying();
             }
             if quiet {
                 return Ok(());
