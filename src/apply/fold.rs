@@ -288,7 +288,10 @@ impl Fold<'_, '_> {
                 all: Reduced::Cells(mine),
                 ..
             }) => {
-                let is_mine = |c: usize| !planted!(CellsNotKept) && plan.columns.get(c).is_some_and(|here| mine.has(*here));
+                let is_mine = |c: usize| {
+                    !planted!(CellsNotKept)
+                        && plan.columns.get(c).is_some_and(|here| mine.has(*here))
+                };
                 let lost: (Vec<usize>, Vec<Value<'_>>) = columns
                     .iter()
                     .zip(&cells)
@@ -520,11 +523,7 @@ impl Fold<'_, '_> {
     }
 
     fn hold_if(&self, in_flight: bool) -> Result<(), FoldStop> {
-        if in_flight
-            && !self.ctx.allow_flicker
-            && !self.is_echo()
-            && !planted!(NothingHeld)
-        {
+        if in_flight && !self.ctx.allow_flicker && !self.is_echo() && !planted!(NothingHeld) {
             Err(FoldStop::Hold)
         } else {
             Ok(())

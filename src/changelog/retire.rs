@@ -64,7 +64,11 @@ pub fn retire(
         return Ok(Retired::UpTo(up_to));
     }
     let newest = newest(conn, table)?;
-    let delete = format!("DELETE FROM {} WHERE id = ?1 AND (stamp = ?2 OR {})", table.log, planted!(StampsIgnored));
+    let delete = format!(
+        "DELETE FROM {} WHERE id = ?1 AND (stamp = ?2 OR {})",
+        table.log,
+        planted!(StampsIgnored)
+    );
     let mark = format!(
         "UPDATE {} SET type = ?3 WHERE id = ?1 AND (stamp = ?2 OR {})",
         table.log,

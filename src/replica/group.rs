@@ -109,8 +109,6 @@ impl Replica {
                 return Ok(applied);
             }
             let since = Instant::now();
-            let version = connection::data_version(&self.conn)?;
-            applied.contended = std::mem::replace(&mut self.seen_version, version) != version;
             let outcome = self.apply_here(wanted, options, since, &mut applied);
             applied.held = since.elapsed();
             match outcome {
@@ -149,6 +147,8 @@ impl Replica {
         since: Instant,
         applied: &mut Applied,
     ) -> Result<Option<Stopped>, ReplicaError> {
+        let version = connection::data_version(&self.conn)?;
+        applied.contended = std::mem::replace(&mut self.seen_version, version) != version;
         if connection::schema_version(&self.conn)? != self.captured.schema_version {
             self.refresh_capture_here()?;
         }

@@ -62,7 +62,9 @@ pub fn pending_did_not_move(specs: &[TableSpec], before: &View, after: &View) ->
                 Pending::Cells(mask) => match (was, is) {
                     (Some(a), Some(b)) => {
                         let offset = usize::from(spec.key.is_empty());
-                        (0..64).filter(|c| mask >> c & 1 == 1).all(|c| a[c + offset] == b[c + offset])
+                        (0..64)
+                            .filter(|c| mask >> c & 1 == 1)
+                            .all(|c| a[c + offset] == b[c + offset])
                     }
                     _ => true,
                 },

@@ -1,7 +1,14 @@
 //! Deterministic simulation of the engine: several nodes on real SQLite files, a simulated replication log, one seed for everything.
 //! `docs/testing.md` says what is simulated and how to replay a seed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 #![allow(missing_docs)]
 
 mod check;
@@ -27,8 +34,15 @@ pub type Out<T> = Result<T, String>;
 
 fn folder(worker: usize) -> PathBuf {
     let base = PathBuf::from("/dev/shm");
-    let base = if base.is_dir() { base } else { std::env::temp_dir() };
-    base.join(format!("harmonylite-simulation-{}-{worker}", std::process::id()))
+    let base = if base.is_dir() {
+        base
+    } else {
+        std::env::temp_dir()
+    };
+    base.join(format!(
+        "harmonylite-simulation-{}-{worker}",
+        std::process::id()
+    ))
 }
 
 /// Runs a seed; a panic counts as a failure.
@@ -36,7 +50,10 @@ fn run(seed: u64, worker: usize, without: &HashSet<usize>, trace: bool) -> Outco
     let folder = folder(worker);
     let done = std::panic::catch_unwind(|| world::run(seed, &folder, without, trace));
     done.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         Outcome {
             result: Err(format!("panic: {}", text.unwrap_or_default())),
             counters: Counters::new(),
@@ -52,7 +69,10 @@ fn env(name: &str) -> Option<u64> {
 
 /// What a failure is about, without its numbers.
 fn class(why: &str) -> String {
-    why.chars().filter(|c| !c.is_ascii_digit()).take(30).collect()
+    why.chars()
+        .filter(|c| !c.is_ascii_digit())
+        .take(30)
+        .collect()
 }
 
 /// The steps that a failure does not need.
@@ -63,7 +83,9 @@ fn shrink(seed: u64, total: usize, why: &str) -> HashSet<usize> {
     while size > 0 {
         let mut start = 0;
         while start < total {
-            let chunk: Vec<usize> = (start..(start + size).min(total)).filter(|s| !without.contains(s)).collect();
+            let chunk: Vec<usize> = (start..(start + size).min(total))
+                .filter(|s| !without.contains(s))
+                .collect();
             start += size;
             if chunk.is_empty() {
                 continue;
@@ -73,7 +95,10 @@ fn shrink(seed: u64, total: usize, why: &str) -> HashSet<usize> {
             }
             let mut tried = without.clone();
             tried.extend(chunk);
-            if run(seed, 900, &tried, false).result.is_err_and(|e| class(&e) == class(why)) {
+            if run(seed, 900, &tried, false)
+                .result
+                .is_err_and(|e| class(&e) == class(why))
+            {
                 without = tried;
             }
         }
@@ -94,12 +119,21 @@ fn replay(seed: u64) -> bool {
         return true;
     };
     report(seed, why);
-    let without = if env("SHRINK") == Some(0) { HashSet::new() } else { shrink(seed, outcome.steps, why) };
+    let without = if env("SHRINK") == Some(0) {
+        HashSet::new()
+    } else {
+        shrink(seed, outcome.steps, why)
+    };
     let shrunk = run(seed, 902, &without, true);
     for line in &shrunk.trace {
         println!("{line}");
     }
-    println!("{} of {} steps left: {:?}", outcome.steps - without.len(), outcome.steps, shrunk.result);
+    println!(
+        "{} of {} steps left: {:?}",
+        outcome.steps - without.len(),
+        outcome.steps,
+        shrunk.result
+    );
     false
 }
 
@@ -109,8 +143,16 @@ struct Totals {
 }
 
 /// Runs seeds on all cores until they are used up or the time is.
-fn many(seeds: &(dyn Fn(u64) -> Option<u64> + Sync), limit: Option<u64>, time: Option<Duration>, threads: usize) -> (Totals, u64) {
-    let totals = Mutex::new(Totals { counters: Counters::new(), failed: Vec::new() });
+fn many(
+    seeds: &(dyn Fn(u64) -> Option<u64> + Sync),
+    limit: Option<u64>,
+    time: Option<Duration>,
+    threads: usize,
+) -> (Totals, u64) {
+    let totals = Mutex::new(Totals {
+        counters: Counters::new(),
+        failed: Vec::new(),
+    });
     let (next, done, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let since = Instant::now();
     std::thread::scope(|scope| {
@@ -118,7 +160,9 @@ fn many(seeds: &(dyn Fn(u64) -> Option<u64> + Sync), limit: Option<u64>, time: O
             let (totals, next, done, stop) = (&totals, &next, &done, &stop);
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) && time.is_none_or(|t| since.elapsed() < t) {
-                    let Some(seed) = seeds(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                    let Some(seed) = seeds(next.fetch_add(1, Ordering::Relaxed)) else {
+                        break;
+                    };
                     let outcome = run(seed, worker, &HashSet::new(), false);
                     let mut totals = totals.lock().unwrap();
                     for (name, n) in outcome.counters {
@@ -135,7 +179,10 @@ fn many(seeds: &(dyn Fn(u64) -> Option<u64> + Sync), limit: Option<u64>, time: O
                     if n.is_multiple_of(500) {
                         let rate = n as f64 / since.elapsed().as_secs_f64();
                         match limit {
-                            Some(limit) => println!("{} {n} of {limit} seeds, {rate:.0} seeds/s", bar(n, limit)),
+                            Some(limit) => println!(
+                                "{} {n} of {limit} seeds, {rate:.0} seeds/s",
+                                bar(n, limit)
+                            ),
                             None => println!("{n} seeds, {rate:.0} seeds/s"),
                         }
                     }
@@ -145,7 +192,11 @@ fn many(seeds: &(dyn Fn(u64) -> Option<u64> + Sync), limit: Option<u64>, time: O
         }
     });
     let n = done.load(Ordering::Relaxed);
-    println!("{n} seeds in {:.1} s, {:.0} seeds/s", since.elapsed().as_secs_f64(), n as f64 / since.elapsed().as_secs_f64());
+    println!(
+        "{n} seeds in {:.1} s, {:.0} seeds/s",
+        since.elapsed().as_secs_f64(),
+        n as f64 / since.elapsed().as_secs_f64()
+    );
     (totals.into_inner().unwrap(), n)
 }
 
@@ -209,10 +260,22 @@ const ENOUGH: u64 = 2000;
 
 /// Seeds that found a bug, with what they found. They begin every run.
 const REGRESSIONS: &[(u64, &str)] = &[
-    (25, "a row without a key in the way of what comes in was never removed"),
-    (145, "an own batch of a life that the file does not know emptied the change log"),
-    (429, "the same, with the ids that begin anew below the watermark of the scan"),
-    (479, "BEGIN IMMEDIATE that broke off left its transaction open"),
+    (
+        25,
+        "a row without a key in the way of what comes in was never removed",
+    ),
+    (
+        145,
+        "an own batch of a life that the file does not know emptied the change log",
+    ),
+    (
+        429,
+        "the same, with the ids that begin anew below the watermark of the scan",
+    ),
+    (
+        479,
+        "BEGIN IMMEDIATE that broke off left its transaction open",
+    ),
     (175, "a scan that broke off left its snapshot open"),
 ];
 
@@ -223,7 +286,9 @@ const FRESH: Duration = Duration::from_secs(45);
 
 /// Where the fresh seeds begin: far above all that are written down anywhere.
 fn rand_seed() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as u64);
     rng::Rng::of(now, 0).next() >> 16 | 1 << 40
 }
 
@@ -234,7 +299,10 @@ fn bar(n: u64, of: u64) -> String {
 
 fn main() {
     std::panic::set_hook(Box::new(|_| {}));
-    let threads = env("THREADS").map_or_else(|| std::thread::available_parallelism().map_or(2, usize::from), |t| t as usize);
+    let threads = env("THREADS").map_or_else(
+        || std::thread::available_parallelism().map_or(2, usize::from),
+        |t| t as usize,
+    );
     if let Some(seed) = env("SEED") {
         let clean = replay(seed);
         for w in [900, 901, 902] {
@@ -251,9 +319,18 @@ fn main() {
     let (totals, n) = match env("SEEDS") {
         Some(n) => many(&|i| (i < n).then_some(start + i), Some(n), None, threads),
         None => {
-            println!("{} known seeds, {FIXED} fixed ones from 1 on, then fresh ones from {fresh} on for {} s", REGRESSIONS.len(), FRESH.as_secs());
+            println!(
+                "{} known seeds, {FIXED} fixed ones from 1 on, then fresh ones from {fresh} on for {} s",
+                REGRESSIONS.len(),
+                FRESH.as_secs()
+            );
             let (fixed, n) = many(
-                &|i| REGRESSIONS.get(i as usize).map(|r| r.0).or_else(|| (i < FIXED).then(|| i + 1 - REGRESSIONS.len() as u64)),
+                &|i| {
+                    REGRESSIONS
+                        .get(i as usize)
+                        .map(|r| r.0)
+                        .or_else(|| (i < FIXED).then(|| i + 1 - REGRESSIONS.len() as u64))
+                },
                 Some(FIXED),
                 None,
                 threads,
@@ -274,7 +351,10 @@ fn main() {
     for (name, n) in &totals.counters {
         println!("{n:10} {name}");
     }
-    let never: Vec<&&str> = REQUIRED.iter().filter(|name| totals.counters.get(**name).is_none_or(|n| *n == 0)).collect();
+    let never: Vec<&&str> = REQUIRED
+        .iter()
+        .filter(|name| totals.counters.get(**name).is_none_or(|n| *n == 0))
+        .collect();
     let thin = n >= ENOUGH && !never.is_empty();
     if thin {
         println!("FAILED: in {n} seeds this never happened: {never:?}");
@@ -294,11 +374,18 @@ fn planted(most: u64) -> bool {
             let (next, all_found) = (&next, &all_found);
             scope.spawn(move || {
                 while let Some(bug) = Bug::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if std::env::var("BUG").is_ok_and(|wanted| !format!("{bug:?}").contains(&wanted)) {
+                    if std::env::var("BUG")
+                        .is_ok_and(|wanted| !format!("{bug:?}").contains(&wanted))
+                    {
                         continue;
                     }
                     plant(Some(*bug));
-                    let found = (1..=most).find_map(|seed| run(seed, worker, &HashSet::new(), false).result.err().map(|why| (seed, why)));
+                    let found = (1..=most).find_map(|seed| {
+                        run(seed, worker, &HashSet::new(), false)
+                            .result
+                            .err()
+                            .map(|why| (seed, why))
+                    });
                     plant(None);
                     match found {
                         Some((seed, why)) => println!("{bug:?}: found by seed {seed}: {why}"),

@@ -61,7 +61,6 @@ impl Pending {
 /// What is pending of one table's rows, and whether a batch on its way carries some of it.
 pub type PendingRows = std::collections::BTreeMap<Key, (Pending, bool)>;
 
-
 /// The tables and change logs of a node at one moment.
 pub struct View {
     pub state: State,
@@ -77,7 +76,8 @@ pub struct Flying {
 
 impl Flying {
     fn has(&self, table: &str, id: i64, stamp: i64) -> bool {
-        self.up_to.get(table).is_some_and(|w| id <= *w) || (!self.rows.is_empty() && self.rows.contains(&(table.to_owned(), id, stamp)))
+        self.up_to.get(table).is_some_and(|w| id <= *w)
+            || (!self.rows.is_empty() && self.rows.contains(&(table.to_owned(), id, stamp)))
     }
 }
 
@@ -112,7 +112,8 @@ pub struct AppOptions {
 
 pub fn open_app(path: &Path, options: AppOptions) -> Out<Connection> {
     let conn = Connection::open(path).map_err(|e| e.to_string())?;
-    conn.busy_timeout(Duration::ZERO).map_err(|e| e.to_string())?;
+    conn.busy_timeout(Duration::ZERO)
+        .map_err(|e| e.to_string())?;
     conn.execute_batch(&format!(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA foreign_keys = {}; PRAGMA recursive_triggers = {};",
         options.foreign_keys, options.recursive_triggers
@@ -140,11 +141,16 @@ pub fn read_state(conn: &Connection, specs: &[TableSpec]) -> Out<State> {
     let mut out = State::default();
     for spec in specs {
         let mut rows = Rows::new();
-        let mut stmt = conn.prepare_cached(&spec.select()).map_err(|e| e.to_string())?;
+        let mut stmt = conn
+            .prepare_cached(&spec.select())
+            .map_err(|e| e.to_string())?;
         let n = stmt.column_count();
         let mut found = stmt.query([]).map_err(|e| e.to_string())?;
         while let Some(row) = found.next().map_err(|e| e.to_string())? {
-            let row: Vec<Val> = (0..n).map(|i| row.get_ref(i).map(val)).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+            let row: Vec<Val> = (0..n)
+                .map(|i| row.get_ref(i).map(val))
+                .collect::<Result<_, _>>()
+                .map_err(|e| e.to_string())?;
             let key = spec.key_of(&row);
             if !key.contains(&Val::Null) && rows.insert(key, row).is_some() {
                 return Err(format!("table {} holds one key twice", spec.name));
@@ -157,7 +163,11 @@ pub fn read_state(conn: &Connection, specs: &[TableSpec]) -> Out<State> {
 
 /// What the change log of a table says, by key.
 pub fn read_pending(conn: &Connection, spec: &TableSpec, flying: &Flying) -> Out<PendingRows> {
-    let keys: Vec<String> = spec.key_names().iter().map(|k| format!("val_{k}")).collect();
+    let keys: Vec<String> = spec
+        .key_names()
+        .iter()
+        .map(|k| format!("val_{k}"))
+        .collect();
     let sql = format!(
         "SELECT type, mask, id, stamp, {} FROM __harmonylite__{}_change_log WHERE type <> 3 ORDER BY id",
         keys.join(", "),
@@ -187,12 +197,21 @@ pub fn read_pending(conn: &Connection, spec: &TableSpec, flying: &Flying) -> Out
 }
 
 /// The newest id of each change log.
-pub fn newest_ids(conn: &Connection, specs: &[TableSpec]) -> Out<std::collections::HashMap<&'static str, i64>> {
+pub fn newest_ids(
+    conn: &Connection,
+    specs: &[TableSpec],
+) -> Out<std::collections::HashMap<&'static str, i64>> {
     specs
         .iter()
         .map(|s| {
-            let sql = format!("SELECT coalesce(max(id), 0) FROM __harmonylite__{}_change_log", s.name);
-            let id = conn.prepare_cached(&sql).and_then(|mut q| q.query_row([], |r| r.get(0))).map_err(|e| e.to_string())?;
+            let sql = format!(
+                "SELECT coalesce(max(id), 0) FROM __harmonylite__{}_change_log",
+                s.name
+            );
+            let id = conn
+                .prepare_cached(&sql)
+                .and_then(|mut q| q.query_row([], |r| r.get(0)))
+                .map_err(|e| e.to_string())?;
             Ok((s.name, id))
         })
         .collect()
@@ -201,7 +220,10 @@ pub fn newest_ids(conn: &Connection, specs: &[TableSpec]) -> Out<std::collection
 pub fn view(conn: &Connection, specs: &[TableSpec], flying: &Flying) -> Out<View> {
     conn.execute_batch("BEGIN").map_err(|e| e.to_string())?;
     let state = read_state(conn, specs);
-    let pending: Out<Vec<_>> = specs.iter().map(|s| read_pending(conn, s, flying)).collect();
+    let pending: Out<Vec<_>> = specs
+        .iter()
+        .map(|s| read_pending(conn, s, flying))
+        .collect();
     conn.execute_batch("COMMIT").map_err(|e| e.to_string())?;
     Ok(View {
         state: state?,
@@ -211,7 +233,10 @@ pub fn view(conn: &Connection, specs: &[TableSpec], flying: &Flying) -> Out<View
 
 /// The private count of a node in a state.
 pub fn private_count(specs: &[TableSpec], state: &State, uid: i64) -> i64 {
-    let at = specs.iter().position(|s| s.name == PRIVATE).expect("the private table");
+    let at = specs
+        .iter()
+        .position(|s| s.name == PRIVATE)
+        .expect("the private table");
     match state.tables[at].get(&vec![Val::Int(uid)]).map(|r| &r[1]) {
         Some(Val::Int(n)) => *n,
         _ => 0,
@@ -220,7 +245,9 @@ pub fn private_count(specs: &[TableSpec], state: &State, uid: i64) -> i64 {
 
 impl Node {
     pub fn position(&self) -> usize {
-        self.replica.as_ref().map_or(0, |r| r.position().sequence.0 as usize)
+        self.replica
+            .as_ref()
+            .map_or(0, |r| r.position().sequence.0 as usize)
     }
 
     /// The messages of the batch in flight that were made and may still arrive, once its publisher is gone.

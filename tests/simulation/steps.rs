@@ -37,7 +37,12 @@ impl World {
             330..=479 => {
                 let fault = self.fault(r, 40);
                 self.scan_with(n, fault)?;
-                if r.chance(500) && self.nodes[n].replica.as_ref().is_some_and(Replica::needs_tidying) {
+                if r.chance(500)
+                    && self.nodes[n]
+                        .replica
+                        .as_ref()
+                        .is_some_and(Replica::needs_tidying)
+                {
                     self.tidy(n)?;
                 }
             }
@@ -89,7 +94,14 @@ impl World {
                 return self.finish_app(n, commit);
             }
         } else {
-            self.nodes[n].app.execute_batch(if r.chance(500) { "BEGIN" } else { "BEGIN IMMEDIATE" }).map_err(|e| e.to_string())?;
+            self.nodes[n]
+                .app
+                .execute_batch(if r.chance(500) {
+                    "BEGIN"
+                } else {
+                    "BEGIN IMMEDIATE"
+                })
+                .map_err(|e| e.to_string())?;
             self.nodes[n].held = Some(None);
         }
         self.app_statements(n, r)?;
@@ -121,7 +133,12 @@ impl World {
             if savepoint {
                 statements.push(("SAVEPOINT s".into(), vec![]));
             }
-            statements.extend(crate::workload::act(r, &self.specs[spec], self.large, &uids));
+            statements.extend(crate::workload::act(
+                r,
+                &self.specs[spec],
+                self.large,
+                &uids,
+            ));
             if savepoint {
                 statements.push(("ROLLBACK TO s".into(), vec![]));
                 self.count("savepoint rolled back");
@@ -129,7 +146,10 @@ impl World {
         }
         for (sql, values) in statements {
             let node = &mut self.nodes[n];
-            let done = node.app.prepare_cached(&sql).and_then(|mut s| s.execute(rusqlite::params_from_iter(&values)));
+            let done = node
+                .app
+                .prepare_cached(&sql)
+                .and_then(|mut s| s.execute(rusqlite::params_from_iter(&values)));
             let shown: Vec<String> = values.iter().map(Val::show).collect();
             let what = match &done {
                 Ok(rows) => format!("{rows} rows"),
@@ -159,14 +179,25 @@ impl World {
             return Ok(());
         };
         let uid = node.uid;
-        node.app.execute_batch(if commit { "COMMIT" } else { "ROLLBACK" }).map_err(|e| e.to_string())?;
+        node.app
+            .execute_batch(if commit { "COMMIT" } else { "ROLLBACK" })
+            .map_err(|e| e.to_string())?;
         if let Some(own) = own.filter(|_| commit) {
             node.last_own = Some(own);
             // Visible at once, and from now on.
             node.seen_own = own;
         }
-        self.count(if commit { "application commits" } else { "application rolls back" });
-        self.say(|| format!("node {uid} app: {}", if commit { "COMMIT" } else { "ROLLBACK" }));
+        self.count(if commit {
+            "application commits"
+        } else {
+            "application rolls back"
+        });
+        self.say(|| {
+            format!(
+                "node {uid} app: {}",
+                if commit { "COMMIT" } else { "ROLLBACK" }
+            )
+        });
         Ok(())
     }
 
@@ -179,7 +210,9 @@ impl World {
     fn scan_with(&mut self, n: usize, fault: Option<u32>) -> Out<()> {
         let spool = Arc::clone(&self.spool);
         let node = &mut self.nodes[n];
-        let (Some(replica), Some(reader), None) = (&mut node.replica, &mut node.reader, &node.outbox) else {
+        let (Some(replica), Some(reader), None) =
+            (&mut node.replica, &mut node.reader, &node.outbox)
+        else {
             return Ok(());
         };
         let pipelined = replica.batch_in_flight().is_some();
@@ -205,7 +238,10 @@ impl World {
                     node.flying.up_to = newest_ids(reader, &self.specs)?;
                     node.outbox = Some(Outbox::new(batch));
                     self.count("batch scanned");
-                    self.add("batch scanned while another is in flight", u64::from(pipelined));
+                    self.add(
+                        "batch scanned while another is in flight",
+                        u64::from(pipelined),
+                    );
                     self.say(|| text);
                 }
                 self.add("row with NULL in its key", nulls);
@@ -233,7 +269,9 @@ impl World {
         let mut said = Vec::new();
         let mut counts: Vec<&'static str> = Vec::new();
         if missing.is_empty() {
-            let record = outbox.commit().ok_or("all pieces are stored, but there is no commit record")?;
+            let record = outbox
+                .commit()
+                .ok_or("all pieces are stored, but there is no commit record")?;
             if Some(&record) != outbox.commit().as_ref() {
                 return Err("a commit record was made twice, with different bytes".into());
             }
@@ -302,11 +340,21 @@ impl World {
     // ---- inbound
 
     fn messages(&self, from: usize, to: usize) -> Vec<Incoming> {
-        self.stream.entries[from + 1..=to].iter().map(|e| e.incoming.clone()).collect()
+        self.stream.entries[from + 1..=to]
+            .iter()
+            .map(|e| e.incoming.clone())
+            .collect()
     }
 
     /// Applies up to `max` messages.
-    pub fn deliver(&mut self, n: usize, max: usize, short: bool, fault: Option<u32>, r: &mut Rng) -> Out<()> {
+    pub fn deliver(
+        &mut self,
+        n: usize,
+        max: usize,
+        short: bool,
+        fault: Option<u32>,
+        r: &mut Rng,
+    ) -> Out<()> {
         let at = self.nodes[n].position();
         let to = self.stream.end().min(at.saturating_add(max));
         if self.nodes[n].replica.is_none() || to <= at {
@@ -315,12 +363,27 @@ impl World {
         match self.apply(n, at, to, short, None, fault)? {
             Some(Stopped::Hold(batch)) => {
                 self.count("held back");
-                let (me, incarnation) = (self.nodes[n].id, self.nodes[n].replica.as_ref().and_then(Replica::incarnation));
+                let (me, incarnation) = (
+                    self.nodes[n].id,
+                    self.nodes[n]
+                        .replica
+                        .as_ref()
+                        .and_then(Replica::incarnation),
+                );
                 let here = self.nodes[n].position();
-                let echo = self.stream.entries.iter().skip(here + 1).find(|e| match &e.incoming.body {
-                    Body::Batch(b) => b.record.node == me && Some(b.record.incarnation) == incarnation && b.record.batch == batch,
-                    _ => false,
-                });
+                let echo =
+                    self.stream
+                        .entries
+                        .iter()
+                        .skip(here + 1)
+                        .find(|e| match &e.incoming.body {
+                            Body::Batch(b) => {
+                                b.record.node == me
+                                    && Some(b.record.incarnation) == incarnation
+                                    && b.record.batch == batch
+                            }
+                            _ => false,
+                        });
                 let through = match echo {
                     Some(e) => Some(e.incoming.sequence.0 as usize),
                     // What is in flight was sent by an earlier incarnation: it stands in the stream already.
@@ -349,7 +412,15 @@ impl World {
     }
 
     /// Applies the messages behind `from` up to `to`; why it stopped.
-    fn apply(&mut self, n: usize, from: usize, to: usize, short: bool, through: Option<usize>, fault: Option<u32>) -> Out<Option<Stopped>> {
+    fn apply(
+        &mut self,
+        n: usize,
+        from: usize,
+        to: usize,
+        short: bool,
+        through: Option<usize>,
+        fault: Option<u32>,
+    ) -> Out<Option<Stopped>> {
         let messages = self.messages(from, to);
         let node = &mut self.nodes[n];
         let uid = node.uid;
@@ -358,7 +429,11 @@ impl World {
         };
         let before = view(reader, &self.specs, &node.flying)?;
         let options = ApplyOptions {
-            max_time: if short { Duration::ZERO } else { Duration::from_secs(3600) },
+            max_time: if short {
+                Duration::ZERO
+            } else {
+                Duration::from_secs(3600)
+            },
             through: through.map(|s| Sequence(s as u64)),
             patience: Duration::ZERO,
             stop: &|| true,
@@ -383,14 +458,22 @@ impl World {
         let after = view(reader, &self.specs, &node.flying)?;
         let at = replica.position().sequence.0 as usize;
         if at != from + applied.consumed {
-            return Err(format!("node {uid} took {} messages from {from} and stands at {at}", applied.consumed));
+            return Err(format!(
+                "node {uid} took {} messages from {from} and stands at {at}",
+                applied.consumed
+            ));
         }
         if through.is_none() {
-            check::pending_did_not_move(&self.specs, &before, &after).map_err(|e| format!("node {uid} flickers: {e}"))?;
+            check::pending_did_not_move(&self.specs, &before, &after)
+                .map_err(|e| format!("node {uid} flickers: {e}"))?;
         }
-        let own = messages.iter().take(applied.consumed).any(|m| matches!(&m.body, Body::Batch(b) if b.record.node == node.id));
+        let own = messages
+            .iter()
+            .take(applied.consumed)
+            .any(|m| matches!(&m.body, Body::Batch(b) if b.record.node == node.id));
         if through.is_none() && !own {
-            check::in_flight_stayed(&self.specs, &before, &after).map_err(|e| format!("node {uid} lets what is in flight vanish: {e}"))?;
+            check::in_flight_stayed(&self.specs, &before, &after)
+                .map_err(|e| format!("node {uid} lets what is in flight vanish: {e}"))?;
         }
         let (mut nothing, mut folded) = (0, 0);
         for m in messages.iter().take(applied.consumed) {
@@ -398,21 +481,39 @@ impl World {
                 && applied.echoes.contains(&b.record.batch)
                 && b.record.node == node.id
             {
-                let before = self.stream.entries[..m.sequence.0 as usize].iter().rposition(|e| e.taken.is_some()).unwrap_or(0);
-                if b.record.base.0 as usize >= before { nothing += 1 } else { folded += 1 }
+                let before = self.stream.entries[..m.sequence.0 as usize]
+                    .iter()
+                    .rposition(|e| e.taken.is_some())
+                    .unwrap_or(0);
+                if b.record.base.0 as usize >= before {
+                    nothing += 1
+                } else {
+                    folded += 1
+                }
             }
         }
-        if node.outbox.as_ref().is_some_and(|o| applied.echoes.contains(&o.batch().record.batch)) {
+        if node
+            .outbox
+            .as_ref()
+            .is_some_and(|o| applied.echoes.contains(&o.batch().record.batch))
+        {
             node.outbox = None;
         }
         let stopped = applied.stopped.clone();
         let text = format!(
             "node {uid} applies {from}+{} through {through:?}: {} batches, {stopped:?}, echoes {:?}, {:?}, conflicts {:?}",
-            applied.consumed, applied.batches, applied.echoes, applied.ignored, applied.fold.conflicts
+            applied.consumed,
+            applied.batches,
+            applied.echoes,
+            applied.ignored,
+            applied.fold.conflicts
         );
         self.say(|| text);
         if self.single && !applied.fold.conflicts.is_empty() {
-            return Err(format!("node {uid} journals conflicts though one node alone writes: {:?}", applied.fold.conflicts));
+            return Err(format!(
+                "node {uid} journals conflicts though one node alone writes: {:?}",
+                applied.fold.conflicts
+            ));
         }
         for (verdict, n) in applied.ignored {
             self.add(verdict, n);
@@ -438,7 +539,9 @@ impl World {
     pub fn tidy(&mut self, n: usize) -> Out<()> {
         let node = &mut self.nodes[n];
         if let Some(replica) = &mut node.replica {
-            replica.tidy(Duration::ZERO, &|| true).map_err(|e| e.to_string())?;
+            replica
+                .tidy(Duration::ZERO, &|| true)
+                .map_err(|e| e.to_string())?;
         }
         Ok(())
     }
@@ -448,7 +551,11 @@ impl World {
     /// Starts a node as the daemon does.
     pub fn start(&mut self, n: usize, r: &mut Rng) -> Out<()> {
         self.crash(n, false);
-        let (id, uid, path) = (self.nodes[n].id, self.nodes[n].uid, self.nodes[n].path.clone());
+        let (id, uid, path) = (
+            self.nodes[n].id,
+            self.nodes[n].uid,
+            self.nodes[n].path.clone(),
+        );
         let options = OpenOptions {
             node_id: id,
             publish: true,
@@ -465,7 +572,12 @@ impl World {
         };
         let stored = replica.stored_incarnation().map_err(|e| e.to_string())?;
         let streamed = self.stream.incarnations.get(&id.0).copied().unwrap_or(0);
-        let kept = self.kv.as_ref().and_then(|kv| kv.get(&id.0)).copied().unwrap_or(0);
+        let kept = self
+            .kv
+            .as_ref()
+            .and_then(|kv| kv.get(&id.0))
+            .copied()
+            .unwrap_or(0);
         let counter = stored.max(streamed).max(kept) + 1;
         if let Some(kv) = &mut self.kv {
             kv.insert(id.0, counter);
@@ -474,8 +586,13 @@ impl World {
             self.count("crash before the incarnation is kept");
             return Ok(());
         }
-        let incarnation = Incarnation { counter, nonce: r.next() };
-        replica.begin_incarnation(incarnation, Duration::ZERO, &|| true).map_err(|e| e.to_string())?;
+        let incarnation = Incarnation {
+            counter,
+            nonce: r.next(),
+        };
+        replica
+            .begin_incarnation(incarnation, Duration::ZERO, &|| true)
+            .map_err(|e| e.to_string())?;
         if self.faults && r.chance(20) {
             self.count("crash before reading ahead");
             return Ok(());
@@ -490,15 +607,23 @@ impl World {
                 if entry.taken.is_some() && batch.record.node == id {
                     for covers in batch.covered().map_err(|e| e.to_string())? {
                         let table = &batch.record.tables[covers.table as usize].name;
-                        flying.rows.extend(covers.rows().map(|(id, stamp)| (table.clone(), id, i64::from(stamp))));
+                        flying.rows.extend(
+                            covers
+                                .rows()
+                                .map(|(id, stamp)| (table.clone(), id, i64::from(stamp))),
+                        );
                     }
                 }
-                replica.read_ahead(&mut seen, batch, entry.incoming.sequence).map_err(|e| e.to_string())?;
+                replica
+                    .read_ahead(&mut seen, batch, entry.incoming.sequence)
+                    .map_err(|e| e.to_string())?;
             }
         }
         self.add("own batch ahead at a start", ahead);
         self.count("start");
-        self.say(|| format!("node {uid} starts as {id} in {incarnation} at {at}, {ahead} own batches ahead"));
+        self.say(|| {
+            format!("node {uid} starts as {id} in {incarnation} at {at}, {ahead} own batches ahead")
+        });
         self.nodes[n].reader = Some(open_reader(&path).map_err(|e| e.to_string())?);
         self.nodes[n].replica = Some(replica);
         self.nodes[n].flying = flying;
@@ -516,7 +641,11 @@ impl World {
     fn crash_step(&mut self, n: usize, r: &mut Rng) -> Out<()> {
         let uid = self.nodes[n].uid;
         self.say(|| format!("node {uid} crashes"));
-        if self.nodes[n].outbox.as_ref().is_some_and(|o| !o.missing().is_empty()) {
+        if self.nodes[n]
+            .outbox
+            .as_ref()
+            .is_some_and(|o| !o.missing().is_empty())
+        {
             self.count("crash between payload and commit record");
         }
         self.count("crash");
@@ -525,7 +654,11 @@ impl World {
             self.count("crash in the middle of an application's transaction");
             self.finish_app(n, false)?;
         }
-        if r.chance(600) { self.start(n, r) } else { Ok(()) }
+        if r.chance(600) {
+            self.start(n, r)
+        } else {
+            Ok(())
+        }
     }
 
     fn save(&mut self, n: usize) -> Out<()> {
@@ -534,7 +667,9 @@ impl World {
         }
         let node = &self.nodes[n];
         let path = self.folder.join(format!("saved-{}.db", self.step));
-        node.app.execute("VACUUM INTO ?1", [path.to_string_lossy()]).map_err(|e| e.to_string())?;
+        node.app
+            .execute("VACUUM INTO ?1", [path.to_string_lossy()])
+            .map_err(|e| e.to_string())?;
         let uid = node.uid;
         self.files.push(Saved { path, uid });
         self.count("file saved");
@@ -545,7 +680,9 @@ impl World {
     /// An older file takes the place of the database.
     fn put_back(&mut self, n: usize, r: &mut Rng) -> Out<()> {
         let uid = self.nodes[n].uid;
-        let own: Vec<usize> = (0..self.files.len()).filter(|f| self.files[*f].uid == uid).collect();
+        let own: Vec<usize> = (0..self.files.len())
+            .filter(|f| self.files[*f].uid == uid)
+            .collect();
         if own.is_empty() {
             return Ok(());
         }
@@ -561,18 +698,24 @@ impl World {
         self.nodes[n].floor = 0;
         self.nodes[n].seen_own = 0;
         self.count("older file put back");
-        self.say(|| format!("an older file of node {uid} is put back: {}", file.display()));
+        self.say(|| {
+            format!(
+                "an older file of node {uid} is put back: {}",
+                file.display()
+            )
+        });
         if r.chance(600) {
             self.count("written before the start on an older file");
             self.application(n, r)?;
             self.finish_app(n, true)?;
         }
         if self.nodes[n].last_own.is_none() {
-            let mut mine: std::collections::HashSet<(i64, i64)> = unsent_private(&self.nodes[n].app)?
-                .into_iter()
-                .filter(|(node, ..)| *node == uid)
-                .map(|(_, id, stamp)| (id, stamp))
-                .collect();
+            let mut mine: std::collections::HashSet<(i64, i64)> =
+                unsent_private(&self.nodes[n].app)?
+                    .into_iter()
+                    .filter(|(node, ..)| *node == uid)
+                    .map(|(_, id, stamp)| (id, stamp))
+                    .collect();
             for entry in &self.stream.entries {
                 if let (Body::Batch(b), Some(record)) = (&entry.incoming.body, &entry.taken)
                     && record.node == self.nodes[n].id
@@ -587,7 +730,8 @@ impl World {
                 }
             }
             if mine.is_empty() {
-                self.nodes[n].floor = private_count(&self.specs, self.stream.state(self.stream.end()), uid);
+                self.nodes[n].floor =
+                    private_count(&self.specs, self.stream.state(self.stream.end()), uid);
             }
         }
         self.start(n, r)
@@ -614,7 +758,11 @@ impl World {
             self.tainted.insert(uid);
         }
         let uid = self.nodes[n].uid;
-        self.count(if same_id { "two nodes with one id" } else { "database copied to a new node" });
+        self.count(if same_id {
+            "two nodes with one id"
+        } else {
+            "database copied to a new node"
+        });
         self.say(|| format!("node {uid} is a copy of node {from} as {id}"));
         self.start(n, r)
     }
@@ -651,7 +799,9 @@ fn break_after(conn: &mut rusqlite::Connection, steps: u32) -> Arc<AtomicBool> {
     let (flag, left) = (Arc::clone(&fired), AtomicU32::new(steps));
     let _ = conn.progress_handler(
         1,
-        Some(move || left.fetch_sub(1, Ordering::Relaxed) == 1 && !flag.swap(true, Ordering::Relaxed)),
+        Some(move || {
+            left.fetch_sub(1, Ordering::Relaxed) == 1 && !flag.swap(true, Ordering::Relaxed)
+        }),
     );
     fired
 }

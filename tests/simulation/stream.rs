@@ -99,7 +99,11 @@ impl Stream {
                     for piece in &section.pieces {
                         let message = self.message(section.shard, *piece);
                         let (kind, body) = frame::open(message).expect("a piece that opens");
-                        assert_eq!(kind, Kind::Payload, "a record names something else as payload");
+                        assert_eq!(
+                            kind,
+                            Kind::Payload,
+                            "a record names something else as payload"
+                        );
                         let piece = payload::decode(&body).expect("a piece that decodes");
                         assert_eq!(
                             (piece.node, piece.incarnation, piece.batch),

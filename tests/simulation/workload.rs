@@ -85,7 +85,10 @@ fn verb(r: &mut Rng, of: &[(&'static str, usize)]) -> &'static str {
 /// A condition on the key with parameters from `first` on, and values for it.
 fn key(r: &mut Rng, spec: &TableSpec, first: usize) -> (String, Vec<Val>) {
     if spec.key.is_empty() {
-        return (format!("rowid = ?{first}"), vec![Val::Int(r.range(1, 5) as i64)]);
+        return (
+            format!("rowid = ?{first}"),
+            vec![Val::Int(r.range(1, 5) as i64)],
+        );
     }
     let mut parts = Vec::new();
     let mut values = Vec::new();
@@ -126,7 +129,10 @@ fn insert(r: &mut Rng, spec: &TableSpec, large: bool) -> Vec<Statement> {
         .filter(|c| !wide || spec.is_key(*c) || r.chance(50))
         .collect();
     // SQLite chooses integer keys, too.
-    if r.chance(60) && spec.key.len() == 1 && matches!(spec.columns[spec.key[0].0].kind, Kind::KeyInt(_)) {
+    if r.chance(60)
+        && spec.key.len() == 1
+        && matches!(spec.columns[spec.key[0].0].kind, Kind::KeyInt(_))
+    {
         columns.retain(|c| !spec.is_key(*c));
     }
     if !wide && r.chance(80) && columns.len() > 1 {
@@ -138,7 +144,10 @@ fn insert(r: &mut Rng, spec: &TableSpec, large: bool) -> Vec<Statement> {
     if columns.is_empty() {
         columns.push(other_column(r, spec));
     }
-    let mut names: Vec<&str> = columns.iter().map(|c| spec.columns[*c].name.as_str()).collect();
+    let mut names: Vec<&str> = columns
+        .iter()
+        .map(|c| spec.columns[*c].name.as_str())
+        .collect();
     let with_rowid = spec.key.is_empty() && r.chance(500);
     if with_rowid {
         names.push("rowid");
@@ -200,7 +209,10 @@ fn update(r: &mut Rng, spec: &TableSpec, large: bool) -> Vec<Statement> {
     let mut values = Vec::new();
     for _ in 0..r.range(1, 2) {
         let c = &spec.columns[other_column(r, spec)];
-        if sets.iter().any(|s: &String| s.starts_with(&format!("{} ", c.name))) {
+        if sets
+            .iter()
+            .any(|s: &String| s.starts_with(&format!("{} ", c.name)))
+        {
             continue;
         }
         if r.chance(80) {
@@ -217,7 +229,11 @@ fn update(r: &mut Rng, spec: &TableSpec, large: bool) -> Vec<Statement> {
         values.extend(key);
     }
     vec![(
-        format!("{verb} {} SET {} WHERE {condition}", spec.name, sets.join(", ")),
+        format!(
+            "{verb} {} SET {} WHERE {condition}",
+            spec.name,
+            sets.join(", ")
+        ),
         values,
     )]
 }
@@ -226,7 +242,11 @@ fn update(r: &mut Rng, spec: &TableSpec, large: bool) -> Vec<Statement> {
 fn rekey(r: &mut Rng, spec: &TableSpec) -> Vec<Statement> {
     let verb = verb(
         r,
-        &[("UPDATE", 3), ("UPDATE OR REPLACE", 3), ("UPDATE OR IGNORE", 1)],
+        &[
+            ("UPDATE", 3),
+            ("UPDATE OR REPLACE", 3),
+            ("UPDATE OR IGNORE", 1),
+        ],
     );
     let (condition, mut values) = key(r, spec, 1);
     let (name, new) = if spec.key.is_empty() {
@@ -245,7 +265,11 @@ fn rekey(r: &mut Rng, spec: &TableSpec) -> Vec<Statement> {
     };
     values.push(new);
     vec![(
-        format!("{verb} {} SET {name} = ?{} WHERE {condition}", spec.name, values.len()),
+        format!(
+            "{verb} {} SET {name} = ?{} WHERE {condition}",
+            spec.name,
+            values.len()
+        ),
         values,
     )]
 }
@@ -286,9 +310,13 @@ fn swap(r: &mut Rng, spec: &TableSpec) -> Vec<Statement> {
         k.push(v);
         k
     };
-    let set = |cond: &str, n: usize| format!("UPDATE {} SET {c} = ?{} WHERE {cond}", spec.name, n + 1);
+    let set =
+        |cond: &str, n: usize| format!("UPDATE {} SET {c} = ?{} WHERE {cond}", spec.name, n + 1);
     vec![
-        (set(&condition_a, a.len()), with(a.clone(), Val::text("hop"))),
+        (
+            set(&condition_a, a.len()),
+            with(a.clone(), Val::text("hop")),
+        ),
         (set(&condition_b, b.len()), with(b.clone(), x)),
         (set(&condition_a, a.len()), with(a, y)),
     ]
@@ -299,7 +327,10 @@ fn delete(r: &mut Rng, spec: &TableSpec) -> Vec<Statement> {
         return vec![(format!("DELETE FROM {}", spec.name), vec![])];
     }
     let (condition, values) = key(r, spec, 1);
-    vec![(format!("DELETE FROM {} WHERE {condition}", spec.name), values)]
+    vec![(
+        format!("DELETE FROM {} WHERE {condition}", spec.name),
+        values,
+    )]
 }
 
 /// One thing that the application does to a table, in one statement or several.

@@ -80,7 +80,11 @@ impl World {
 
     pub fn limits(&self, r: &mut Rng) -> Limits {
         Limits {
-            max_payload: if r.chance(500) { r.range(1200, 4096) } else { 1 << 20 },
+            max_payload: if r.chance(500) {
+                r.range(1200, 4096)
+            } else {
+                1 << 20
+            },
             shards: [1, 1, 2, 3, 4][r.below(5)],
             compress: r.chance(300),
             compress_min_bytes: 64,
@@ -120,8 +124,17 @@ impl World {
         }
         // Rows without a key are on no other node's account.
         for spec in specs.iter() {
-            let null: Vec<String> = spec.key_names().iter().map(|k| format!("{k} IS NULL")).collect();
-            conn.execute_batch(&format!("DELETE FROM {} WHERE {}", spec.name, null.join(" OR "))).map_err(|e| e.to_string())?;
+            let null: Vec<String> = spec
+                .key_names()
+                .iter()
+                .map(|k| format!("{k} IS NULL"))
+                .collect();
+            conn.execute_batch(&format!(
+                "DELETE FROM {} WHERE {}",
+                spec.name,
+                null.join(" OR ")
+            ))
+            .map_err(|e| e.to_string())?;
         }
         let single = r.chance(100);
         let start = read_state(&conn, &specs)?;
@@ -166,13 +179,15 @@ impl World {
                 include: Vec::new(),
                 exclude: Vec::new(),
             };
-            Replica::open(&template, &options, std::time::Duration::ZERO, &|| true).map_err(|e| e.to_string())?;
+            Replica::open(&template, &options, std::time::Duration::ZERO, &|| true)
+                .map_err(|e| e.to_string())?;
         }
         for _ in 0..r.range(2, 5) {
             let id = world.next_id;
             world.next_id += 1;
             let path = world.fresh_path();
-            conn.execute("VACUUM INTO ?1", [path.to_string_lossy()]).map_err(|e| e.to_string())?;
+            conn.execute("VACUUM INTO ?1", [path.to_string_lossy()])
+                .map_err(|e| e.to_string())?;
             world.add_node(&mut r, NodeId(id), path)?;
         }
         drop(conn);
@@ -218,11 +233,24 @@ impl World {
         };
         let seen = view(reader, &self.specs, &node.flying)?;
         let at = replica.position().sequence.0 as usize;
-        check::is_fold_and_pending(&self.specs, self.stream.state(at), &seen, replica.needs_tidying())
-            .map_err(|e| format!("node {} is not its fold at {at} with its pending changes: {e}", node.uid))?;
+        check::is_fold_and_pending(
+            &self.specs,
+            self.stream.state(at),
+            &seen,
+            replica.needs_tidying(),
+        )
+        .map_err(|e| {
+            format!(
+                "node {} is not its fold at {at} with its pending changes: {e}",
+                node.uid
+            )
+        })?;
         let own = crate::node::private_count(&self.specs, &seen.state, node.uid);
         if own < node.seen_own && !self.tainted.contains(&node.uid) {
-            return Err(format!("node {} saw its private count go back from {} to {own}", node.uid, node.seen_own));
+            return Err(format!(
+                "node {} saw its private count go back from {} to {own}",
+                node.uid, node.seen_own
+            ));
         }
         node.seen_own = own;
         self.count("check");
@@ -260,8 +288,13 @@ impl World {
                     self.send(n, 100, false, r)?;
                 }
                 let node = &mut self.nodes[n];
-                let Some(replica) = &mut node.replica else { continue };
-                quiet &= node.outbox.is_none() && replica.batch_in_flight().is_none() && replica.pending_changes().map_err(|e| e.to_string())? == 0 && !replica.needs_tidying();
+                let Some(replica) = &mut node.replica else {
+                    continue;
+                };
+                quiet &= node.outbox.is_none()
+                    && replica.batch_in_flight().is_none()
+                    && replica.pending_changes().map_err(|e| e.to_string())? == 0
+                    && !replica.needs_tidying();
             }
             if quiet {
                 return Ok(());
@@ -276,7 +309,8 @@ impl World {
             self.check(n)?;
             let node = &self.nodes[n];
             let here = read_state(&node.app, &self.specs)?;
-            check::equal(&self.specs, &here, &end).map_err(|e| format!("node {} differs at rest: {e}", node.uid))?;
+            check::equal(&self.specs, &here, &end)
+                .map_err(|e| format!("node {} differs at rest: {e}", node.uid))?;
             if self.kv.is_none() || self.tainted.contains(&node.uid) {
                 continue;
             }
@@ -341,7 +375,9 @@ pub fn run(seed: u64, folder: &Path, without: &HashSet<usize>, trace: bool) -> O
 
 /// Which rows of the private table a file holds unsent changes of.
 pub fn unsent_private(conn: &Connection) -> Out<Vec<(i64, i64, i64)>> {
-    let mut stmt = match conn.prepare("SELECT val_node, id, stamp FROM __harmonylite__private_change_log WHERE type <> 3") {
+    let mut stmt = match conn.prepare(
+        "SELECT val_node, id, stamp FROM __harmonylite__private_change_log WHERE type <> 3",
+    ) {
         Ok(s) => s,
         Err(_) => return Ok(Vec::new()),
     };
