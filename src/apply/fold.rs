@@ -112,11 +112,11 @@ pub fn open_gates(
     Ok(out)
 }
 
-/// Folds a batch.
+/// Folds a batch; whether that changed anything in the database.
 ///
 /// # Errors
 /// See [`FoldStop`]; the transaction must then be rolled back.
-pub fn fold(ctx: &mut FoldContext<'_>, batch: &IncomingBatch) -> Result<(), FoldStop> {
+pub fn fold(ctx: &mut FoldContext<'_>, batch: &IncomingBatch) -> Result<bool, FoldStop> {
     let record = &batch.record;
     let plans = open_gates(ctx, record)?;
     for plan in plans.iter().flatten() {
@@ -133,6 +133,8 @@ pub fn fold(ctx: &mut FoldContext<'_>, batch: &IncomingBatch) -> Result<(), Fold
                 .doing_with(|| format!("clear the notes of table \"{}\"", table.table.name))?;
         }
     }
+    let conn = ctx.conn;
+    let before = conn.total_changes();
     let mut fold = Fold {
         ctx,
         record,
@@ -159,7 +161,8 @@ pub fn fold(ctx: &mut FoldContext<'_>, batch: &IncomingBatch) -> Result<(), Fold
             RowOp::Whole => fold.whole(plan, table, values),
             RowOp::Cells(mask) => fold.cells(plan, mask, values),
         }
-    })
+    })?;
+    Ok(conn.total_changes() != before)
 }
 
 fn each_row(
@@ -179,6 +182,13 @@ fn each_row(
         }
         Ok(())
     })
+}
+
+/// Which of the rows in the way stay.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spare {
+    Nothing,
+    PendingWhole,
 }
 
 struct Fold<'a, 'c> {
@@ -345,7 +355,9 @@ impl Fold<'_, '_> {
                 if planted!(SideEffectsSkipped) {
                     return Ok(());
                 }
-                return self.displace(plan, &key, &values);
+                // Others that are pending whole stay: their own batch, which comes later in the stream, overwrites whatever becomes of them there,
+                // and here nothing is put in their way.
+                return self.displace(plan, &key, &values, Spare::PendingWhole);
             }
             Some(PendingRow {
                 all: Reduced::Cells(mine),
@@ -412,7 +424,7 @@ impl Fold<'_, '_> {
             Err(e) if plan.has_uniques() && fault_of(&e) == Fault::Unique => {}
             Err(e) => return Err(refused(plan, e)),
         }
-        self.displace(plan, key, values)?;
+        self.displace(plan, key, values, Spare::Nothing)?;
         write(self.ctx.conn).map_err(|e| refused(plan, e))?;
         Ok(())
     }
@@ -423,6 +435,7 @@ impl Fold<'_, '_> {
         plan: &Plan,
         key: &[Value<'_>],
         values: &[Value<'_>],
+        spare: Spare,
     ) -> Result<(), FoldStop> {
         let table = &plan.table.table;
         for index in &table.uniques {
@@ -468,6 +481,10 @@ impl Fold<'_, '_> {
             }
             for other in rows::colliding(self.ctx.conn, table, index, &terms, key)? {
                 let other: Vec<Value<'_>> = other.iter().map(OwnedValue::as_value).collect();
+                let pending = self.pending(plan, &other).map(|p| p.all);
+                if spare == Spare::PendingWhole && pending == Some(Reduced::Whole) {
+                    continue;
+                }
                 self.remove(plan, &other)?;
             }
         }

@@ -89,6 +89,17 @@ impl Applied {
     }
 }
 
+/// What became of one batch.
+enum Taken {
+    /// It cannot be applied now.
+    Stopped(Stopped),
+    /// It counts; whether folding it changed anything here.
+    Folded {
+        /// Something changed.
+        moved: bool,
+    },
+}
+
 impl Replica {
     /// Applies messages of the order stream, which must follow the position.
     ///
@@ -176,10 +187,13 @@ impl Replica {
                 }
                 Body::Batch(batch) => match judge_record(&self.publishers, &batch.record) {
                     Verdict::Take => {
-                        if let Some(stop) = self.take(batch, message, foreign, options, applied)? {
-                            return Ok(Some(stop));
-                        }
-                        if !self.is_current(batch) {
+                        let moved = match self.take(batch, message, foreign, options, applied)? {
+                            Taken::Stopped(stop) => return Ok(Some(stop)),
+                            Taken::Folded { moved } => moved,
+                        };
+                        // An echo that changed anything (it brought back what another's batch had displaced) is as good as another's: what was
+                        // scanned before it was scanned of another state.
+                        if moved || !self.is_current(batch) {
                             foreign = message.sequence;
                         }
                         let last = LastTaken {
@@ -231,7 +245,7 @@ impl Replica {
         foreign: Sequence,
         options: &ApplyOptions<'_>,
         applied: &mut Applied,
-    ) -> Result<Option<Stopped>, ReplicaError> {
+    ) -> Result<Taken, ReplicaError> {
         let record = &batch.record;
         let own = record.node == self.me;
         let current = self.is_current(batch);
@@ -241,7 +255,7 @@ impl Replica {
                 .incarnation
                 .is_some_and(|i| record.incarnation.counter >= i.counter)
         {
-            return Ok(Some(Stopped::Doubled(record.incarnation)));
+            return Ok(Taken::Stopped(Stopped::Doubled(record.incarnation)));
         }
         if let Some(reason) = &batch.damage {
             let bytes = crate::codec::commit::encode(record);
@@ -283,13 +297,13 @@ impl Replica {
         } else if !own {
             applied.scanned_at.push(record.scanned_at);
         }
-        // Since it was scanned nothing was taken but batches of this incarnation: the database was exactly the fold up to `base` with these changes on top,
-        // so folding it comes to what is there.
+        // Since it was scanned nothing was taken but batches of this incarnation whose folding changed nothing: the database was exactly the fold up to
+        // `base` with these changes on top, so folding it comes to what is there.
         if batch.damage.is_some()
             || (current && record.base >= foreign)
             || (own && planted!(EchoSkipped))
         {
-            return Ok(None);
+            return Ok(Taken::Folded { moved: false });
         }
         let (filter, conn) = (&self.filter, &self.conn);
         let wanted = |t: &str| filter.wants(conn, t);
@@ -306,7 +320,7 @@ impl Replica {
             stats: &mut applied.fold,
         };
         match fold(&mut ctx, batch) {
-            Ok(()) => Ok(None),
+            Ok(moved) => Ok(Taken::Folded { moved }),
             Err(e) => stop_or_fail(e, self.in_flight.last()),
         }
     }
@@ -400,13 +414,10 @@ impl Replica {
     }
 }
 
-fn stop_or_fail(
-    stop: FoldStop,
-    in_flight: Option<BatchNumber>,
-) -> Result<Option<Stopped>, ReplicaError> {
+fn stop_or_fail(stop: FoldStop, in_flight: Option<BatchNumber>) -> Result<Taken, ReplicaError> {
     match stop {
-        FoldStop::Hold => Ok(Some(Stopped::Hold(in_flight.unwrap_or_default()))),
-        FoldStop::Closed(reason) => Ok(Some(Stopped::Schema(reason))),
+        FoldStop::Hold => Ok(Taken::Stopped(Stopped::Hold(in_flight.unwrap_or_default()))),
+        FoldStop::Closed(reason) => Ok(Taken::Stopped(Stopped::Schema(reason))),
         FoldStop::Sqlite(e) => Err(e.into()),
         FoldStop::Spool(e) => Err(e.into()),
     }
