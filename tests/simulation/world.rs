@@ -42,8 +42,10 @@ pub struct World {
     pub app: AppOptions,
     pub large: bool,
     pub faults: bool,
-    /// Only the first node's application writes: then nothing may ever count as a conflict.
-    pub single: bool,
+    /// Each table is written by one node alone: then nothing may ever count as a conflict. For each table the place of its node.
+    pub owners: Option<Vec<usize>>,
+    /// What their nodes showed last.
+    pub owned: Vec<(usize, Rc<crate::model::Rows>)>,
     pub next_uid: i64,
     pub next_id: u64,
     pub next_own: i64,
@@ -106,6 +108,7 @@ impl World {
         crate::node::remove_file(&template);
         let conn = open_app(&template, app)?;
         let mut specs = Vec::new();
+        let groups_of: Vec<usize> = chosen.iter().map(|g| g.tables.len()).collect();
         for group in chosen {
             conn.execute_batch(&group.sql).map_err(|e| e.to_string())?;
             specs.extend(group.tables);
@@ -136,7 +139,15 @@ impl World {
             ))
             .map_err(|e| e.to_string())?;
         }
-        let single = r.chance(100);
+        let count = r.range(2, 5);
+        let owners = r.chance(200).then(|| {
+            let of_group: Vec<usize> = groups_of.iter().map(|_| r.below(count)).collect();
+            groups_of
+                .iter()
+                .zip(of_group)
+                .flat_map(|(tables, owner)| vec![owner; *tables])
+                .collect()
+        });
         let start = read_state(&conn, &specs)?;
         let spool = Arc::new(Spool::new(folder.to_owned()));
         let stream = Stream::new(Rc::clone(&specs), start, Arc::clone(&spool));
@@ -151,8 +162,9 @@ impl World {
             counters: Counters::new(),
             app,
             large: r.chance(250),
-            faults: !single && r.chance(900),
-            single,
+            faults: r.chance(900),
+            owners,
+            owned: Vec::new(),
             next_uid: 1,
             next_id: 11,
             next_own: 0,
@@ -163,11 +175,12 @@ impl World {
         };
         let names: Vec<&str> = world.specs.iter().map(|s| s.name).collect();
         let line = format!(
-            "tables {}; kv {}, faults {}, large {}, {:?}",
+            "tables {}; kv {}, faults {}, large {}, owners {:?}, {:?}",
             names.join(" "),
             world.kv.is_some(),
             world.faults,
             world.large,
+            world.owners,
             world.app
         );
         world.say(|| line);
@@ -182,7 +195,7 @@ impl World {
             Replica::open(&template, &options, std::time::Duration::ZERO, &|| true)
                 .map_err(|e| e.to_string())?;
         }
-        for _ in 0..r.range(2, 5) {
+        for _ in 0..count {
             let id = world.next_id;
             world.next_id += 1;
             let path = world.fresh_path();
@@ -265,6 +278,20 @@ impl World {
                 self.rename(n, r)?;
             }
         }
+        // With one writer a table, what its node shows once its application has ended is what all must have in the end.
+        let mut owned = Vec::new();
+        if let Some(owners) = self.owners.clone() {
+            for n in 0..self.nodes.len() {
+                self.finish_app(n, true)?;
+                let here = read_state(&self.nodes[n].app, &self.specs)?;
+                owned.extend(
+                    (1..self.specs.len())
+                        .filter(|t| owners[*t] == n)
+                        .map(|t| (t, Rc::clone(&here.tables[t]))),
+                );
+            }
+        }
+        self.owned = owned;
         for _ in 0..60 {
             let mut quiet = true;
             for n in 0..self.nodes.len() {
@@ -305,6 +332,14 @@ impl World {
 
     fn at_rest(&mut self) -> Out<()> {
         let end = self.stream.state(self.stream.end()).clone();
+        for (t, rows) in &self.owned {
+            if end.tables[*t] != *rows {
+                return Err(format!(
+                    "table {}, which one node alone writes, is not as that node had it",
+                    self.specs[*t].name
+                ));
+            }
+        }
         for n in 0..self.nodes.len() {
             self.check(n)?;
             let node = &self.nodes[n];
