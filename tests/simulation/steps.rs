@@ -401,7 +401,7 @@ impl World {
                 if let Some(through) = through.filter(|_| !r.chance(80)) {
                     self.count("folded through the own batch");
                     self.apply(n, here, through, short, Some(through), None)?;
-                } else if r.chance(100) {
+                } else if r.chance(200) {
                     self.count("held back for too long");
                     self.apply(n, here, here + 1, short, Some(here + 1), None)?;
                 }
