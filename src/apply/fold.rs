@@ -27,6 +27,7 @@ use crate::changelog::pending::{PendingRow, TablePending};
 use crate::changelog::retire;
 use crate::codec::commit::{CommitRecord, TableDefinition};
 use crate::codec::rows::{RowOp, RowReader};
+use crate::planted::planted;
 use crate::sqlite::error::{Doing, Fault, SqliteError, fault_of};
 use crate::state::journal::{self, Conflict};
 
@@ -111,11 +112,11 @@ pub fn open_gates(
     Ok(out)
 }
 
-/// Folds a batch.
+/// Folds a batch; whether that changed anything in the database.
 ///
 /// # Errors
 /// See [`FoldStop`]; the transaction must then be rolled back.
-pub fn fold(ctx: &mut FoldContext<'_>, batch: &IncomingBatch) -> Result<(), FoldStop> {
+pub fn fold(ctx: &mut FoldContext<'_>, batch: &IncomingBatch) -> Result<bool, FoldStop> {
     let record = &batch.record;
     let plans = open_gates(ctx, record)?;
     for plan in plans.iter().flatten() {
@@ -132,13 +133,15 @@ pub fn fold(ctx: &mut FoldContext<'_>, batch: &IncomingBatch) -> Result<(), Fold
                 .doing_with(|| format!("clear the notes of table \"{}\"", table.table.name))?;
         }
     }
+    let conn = ctx.conn;
+    let before = conn.total_changes();
     let mut fold = Fold {
         ctx,
         record,
         evaluators: HashMap::new(),
         aside: HashMap::new(),
     };
-    if plans.iter().flatten().any(|p| p.has_uniques()) {
+    if plans.iter().flatten().any(|p| p.has_uniques()) && !planted!(NobodyStepsAside) {
         each_row(batch, &record.tables, |table, op, values| {
             match plans.get(table).and_then(Option::as_ref) {
                 Some(plan) if op == RowOp::Whole && plan.has_uniques() => {
@@ -158,7 +161,8 @@ pub fn fold(ctx: &mut FoldContext<'_>, batch: &IncomingBatch) -> Result<(), Fold
             RowOp::Whole => fold.whole(plan, table, values),
             RowOp::Cells(mask) => fold.cells(plan, mask, values),
         }
-    })
+    })?;
+    Ok(conn.total_changes() != before)
 }
 
 fn each_row(
@@ -178,6 +182,13 @@ fn each_row(
         }
         Ok(())
     })
+}
+
+/// Which of the rows in the way stay.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spare {
+    Nothing,
+    PendingWhole,
 }
 
 struct Fold<'a, 'c> {
@@ -287,7 +298,10 @@ impl Fold<'_, '_> {
                 all: Reduced::Cells(mine),
                 ..
             }) => {
-                let is_mine = |c: usize| plan.columns.get(c).is_some_and(|here| mine.has(*here));
+                let is_mine = |c: usize| {
+                    !planted!(CellsNotKept)
+                        && plan.columns.get(c).is_some_and(|here| mine.has(*here))
+                };
                 let lost: (Vec<usize>, Vec<Value<'_>>) = columns
                     .iter()
                     .zip(&cells)
@@ -338,7 +352,12 @@ impl Fold<'_, '_> {
                     values.get(from..).unwrap_or_default(),
                     "insert-collision",
                 )?;
-                return self.displace(plan, &key, &values, false);
+                if planted!(SideEffectsSkipped) {
+                    return Ok(());
+                }
+                // Others that are pending whole stay: their own batch, which comes later in the stream, overwrites whatever becomes of them there,
+                // and here nothing is put in their way.
+                return self.displace(plan, &key, &values, Spare::PendingWhole);
             }
             Some(PendingRow {
                 all: Reduced::Cells(mine),
@@ -405,7 +424,7 @@ impl Fold<'_, '_> {
             Err(e) if plan.has_uniques() && fault_of(&e) == Fault::Unique => {}
             Err(e) => return Err(refused(plan, e)),
         }
-        self.displace(plan, key, values, true)?;
+        self.displace(plan, key, values, Spare::Nothing)?;
         write(self.ctx.conn).map_err(|e| refused(plan, e))?;
         Ok(())
     }
@@ -420,7 +439,7 @@ impl Fold<'_, '_> {
         plan: &Plan,
         key: &[Value<'_>],
         values: &[Value<'_>],
-        written: bool,
+        spare: Spare,
     ) -> Result<(), FoldStop> {
         let table = &plan.table.table;
         for index in &table.uniques {
@@ -466,9 +485,8 @@ impl Fold<'_, '_> {
             }
             for other in rows::colliding(self.ctx.conn, table, index, &terms, key)? {
                 let other: Vec<Value<'_>> = other.iter().map(OwnedValue::as_value).collect();
-                let overwritten =
-                    matches!(self.pending(plan, &other), Some(p) if p.all == Reduced::Whole);
-                if overwritten && !written && self.is_echo() {
+                let pending = self.pending(plan, &other).map(|p| p.all);
+                if spare == Spare::PendingWhole && pending == Some(Reduced::Whole) {
                     continue;
                 }
                 self.remove(plan, &other)?;
@@ -484,7 +502,24 @@ impl Fold<'_, '_> {
             Some(PendingRow {
                 unsent: Some(Reduced::Whole),
                 ..
-            }) => self.journal_mine(plan, key, None, "unique-collision")?,
+            }) => {
+                self.journal_mine(plan, key, None, "unique-collision")?;
+                #[cfg(feature = "planted-bugs")]
+                if planted!(GivenUpUnsaid) {
+                    let table = &plan.table;
+                    let name = table.table.name.to_ascii_lowercase();
+                    if let Some(pending) = self.ctx.pending.remove(&name) {
+                        for id in pending.all_changes(table, key) {
+                            retire::remove(self.ctx.conn, table, id)?;
+                        }
+                    }
+                    self.ctx
+                        .pending
+                        .entry(name)
+                        .or_default()
+                        .catch_up(self.ctx.conn, table)?;
+                }
+            }
             Some(
                 p @ PendingRow {
                     all: Reduced::Cells(_),
@@ -509,7 +544,7 @@ impl Fold<'_, '_> {
     }
 
     fn hold_if(&self, in_flight: bool) -> Result<(), FoldStop> {
-        if in_flight && !self.ctx.allow_flicker {
+        if in_flight && !self.ctx.allow_flicker && !planted!(NothingHeld) {
             Err(FoldStop::Hold)
         } else {
             Ok(())
@@ -519,6 +554,9 @@ impl Fold<'_, '_> {
     /// The pending cells of a row that goes are forgotten: no batch is to carry what has no row to be of.
     fn forget(&mut self, plan: &Plan, key: &[Value<'_>]) -> Result<(), FoldStop> {
         let table = &plan.table;
+        if planted!(NotForgotten) {
+            return Ok(());
+        }
         if let Some(pending) = self
             .ctx
             .pending

@@ -10,6 +10,7 @@ use crate::codec::covers::{self, TableCovers};
 use crate::codec::frame::{self, FrameError, Kind};
 use crate::codec::rows::RowReader;
 use crate::codec::spool::Blob;
+use crate::planted::planted;
 
 /// A message of the order stream.
 #[derive(Debug, Clone)]
@@ -102,6 +103,7 @@ impl IncomingBatch {
             Err(e) => self.damage = Some(format!("a section: {e}")),
         }
         match kind {
+            SectionKind::Rows if planted!(SectionsReversed) => self.rows.insert(0, blob),
             SectionKind::Rows => self.rows.push(blob),
             SectionKind::Covers => self.covers.push(blob),
         }

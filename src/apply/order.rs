@@ -5,6 +5,7 @@
 
 use crate::change::position::{BatchNumber, Incarnation};
 use crate::codec::commit::CommitRecord;
+use crate::planted::planted;
 use crate::state::publishers::LastTaken;
 
 /// What becomes of a commit record.
@@ -27,11 +28,18 @@ pub fn judge(last: Option<&LastTaken>, incarnation: Incarnation, batch: BatchNum
         .map_or((Incarnation::default(), BatchNumber(0)), |l| {
             (l.incarnation, l.batch)
         });
+    if planted!(NoOrder) {
+        return Verdict::Take;
+    }
     match incarnation.counter.cmp(&last_incarnation.counter) {
         std::cmp::Ordering::Less => Verdict::Stale,
         std::cmp::Ordering::Greater if batch == BatchNumber(1) => Verdict::Take,
         std::cmp::Ordering::Greater => Verdict::Gap,
-        std::cmp::Ordering::Equal if incarnation.nonce != last_incarnation.nonce => Verdict::Stale,
+        std::cmp::Ordering::Equal
+            if incarnation.nonce != last_incarnation.nonce && !planted!(NonceIgnored) =>
+        {
+            Verdict::Stale
+        }
         std::cmp::Ordering::Equal if batch == last_batch.next() => Verdict::Take,
         std::cmp::Ordering::Equal if batch <= last_batch => Verdict::Duplicate,
         std::cmp::Ordering::Equal => Verdict::Gap,

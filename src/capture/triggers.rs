@@ -12,6 +12,7 @@ use super::layout;
 use super::unique_sql::collides_with_new;
 use crate::change::operation::ChangeKind;
 use crate::change::table::{Affinity, Column, Table, TableKey};
+use crate::planted::planted;
 use crate::sqlite::ident::{quote, text};
 
 /// Notes that are kept at most. A note is needed only until the statement that made it has changed its row; an upsert or an `OR IGNORE` leaves
@@ -96,7 +97,7 @@ pub fn triggers(table: &Table, generation: i64) -> Vec<Object> {
         insert_log(table, row, &kind.code().to_string(), "0", generation)
     };
     let mut out = Vec::new();
-    let notes = !table.uniques.is_empty();
+    let notes = !table.uniques.is_empty() && !planted!(DisplacedNotCaptured);
 
     let mut gone = log("OLD", ChangeKind::Delete);
     if notes {
@@ -386,7 +387,7 @@ fn update_kind(table: &Table) -> String {
         .filter_map(|&i| table.columns.get(i))
         .map(changed)
         .collect();
-    if touched.is_empty() {
+    if touched.is_empty() || planted!(UniqueAsCells) {
         ChangeKind::Cells.code().to_string()
     } else {
         format!(

@@ -137,6 +137,14 @@ impl TablePending {
             .unwrap_or_default()
     }
 
+    /// The ids of all pending changes of a row.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn all_changes(&self, table: &CapturedTable, key: &[Value<'_>]) -> Vec<i64> {
+        self.live(table, key)
+            .map(|entries| entries.map(|e| e.id).collect())
+            .unwrap_or_default()
+    }
+
     fn live(
         &self,
         table: &CapturedTable,

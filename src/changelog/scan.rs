@@ -17,6 +17,7 @@ use crate::change::value::Value;
 use crate::codec::batch::{Batch, BatchWriter};
 use crate::codec::commit::{CommitRecord, TableDefinition};
 use crate::codec::covers::TableCovers;
+use crate::planted::planted;
 use crate::sqlite::connection::{rollback, schema_version};
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::row_sql;
@@ -258,7 +259,7 @@ fn write_row(
     let mut rows = values.raw_query();
     let Some(row) = rows.next().doing_with(doing)? else {
         // Logged whole and gone now: displaced by what came in, or given up. That is a delete, on all nodes.
-        if reduced == Reduced::Whole {
+        if reduced == Reduced::Whole && !planted!(GoneIsNothing) {
             writer.delete(&table.table.name, index, key)?;
         }
         return Ok(reduced == Reduced::Whole);

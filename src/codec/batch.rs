@@ -18,6 +18,7 @@ use crate::codec::frame::{HEADER, Kind, Sealer, message_hash};
 use crate::codec::payload;
 use crate::codec::rows::RowWriter;
 use crate::codec::spool::{Blob, Spool};
+use crate::planted::planted;
 
 /// Raw bytes at which a section is closed: large enough that framing costs nothing, small enough to hold several in memory.
 const SECTION_BYTES: usize = 512 << 10;
@@ -125,6 +126,9 @@ impl BatchWriter {
     /// # Errors
     /// The spool's.
     pub fn delete(&mut self, table: &str, index: u32, key: &[Value<'_>]) -> std::io::Result<()> {
+        if planted!(DeletesLast) {
+            return self.other(table, |w| w.delete(index, key.iter().copied()));
+        }
         let shard = self.limits.shard_of(table);
         self.row_count += 1;
         let writer = self.deletes.entry(shard).or_default();

@@ -13,6 +13,7 @@ use crate::capture::{Captured, remove};
 use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence};
 use crate::changelog::in_flight::InFlight;
 use crate::changelog::retire;
+use crate::planted::planted;
 use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::state::node;
@@ -59,7 +60,7 @@ impl Replica {
             plans: Vec::new(),
             publishers: Publishers::new(),
             position: node::Position::default(),
-            disturbed: Sequence(0),
+            foreign: Sequence(0),
             incarnation: None,
             next_batch: BatchNumber(1),
             seen_version: 0,
@@ -134,7 +135,7 @@ impl Replica {
         at: Sequence,
     ) -> std::io::Result<()> {
         let record = &batch.record;
-        if judge_record(seen, record) != Verdict::Take {
+        if judge_record(seen, record) != Verdict::Take || planted!(NoReadAhead) {
             return Ok(());
         }
         seen.insert(
@@ -209,7 +210,7 @@ impl Replica {
         self.in_flight.reset();
         self.pending.clear();
         self.incarnation = Some(incarnation);
-        self.disturbed = self.position.folded;
+        self.foreign = self.position.folded;
         self.next_batch = BatchNumber(1);
         Ok(())
     }

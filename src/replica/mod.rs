@@ -68,7 +68,7 @@ pub struct Replica {
     pub(crate) publishers: Publishers,
     pub(crate) position: Position,
     /// The last batch that was folded into the database: those that came to nothing do not count.
-    pub(crate) disturbed: Sequence,
+    pub(crate) foreign: Sequence,
     pub(crate) incarnation: Option<Incarnation>,
     next_batch: BatchNumber,
     /// SQLite's data version when the last group was applied.

@@ -159,9 +159,13 @@ pub fn begin_immediate(
 
 /// Ends a transaction without its changes; harmless outside of one.
 pub fn rollback(conn: &Connection) {
-    if !conn.is_autocommit()
-        && let Err(e) = conn.execute_batch("ROLLBACK")
-    {
-        tracing::warn!(error = %e, "could not roll back; SQLite does so when the connection closes");
+    // A statement that is interrupted leaves everything as it was: then once more.
+    for _ in 0..2 {
+        if conn.is_autocommit() {
+            return;
+        }
+        if let Err(e) = conn.execute_batch("ROLLBACK") {
+            tracing::warn!(error = %e, "could not roll back; SQLite does so when the connection closes");
+        }
     }
 }

@@ -16,7 +16,7 @@ pub fn is_fold_and_pending(
         let (local, fold, pending) = (&view.state.tables[t], &fold.tables[t], &view.pending[t]);
         let keys = local.keys().chain(fold.keys()).chain(pending.keys());
         for key in keys {
-            let (l, f, p) = (local.get(key), fold.get(key), pending.get(key));
+            let (l, f, p) = (local.get(key), fold.get(key), pending.get(key).map(|p| p.0));
             let good = match p {
                 None => l == f,
                 // What was given up to a row that displaced it stays in the log until the scan finds it gone.
@@ -51,7 +51,7 @@ pub fn is_fold_and_pending(
 /// What was pending before messages were applied and still is has kept its value.
 pub fn pending_did_not_move(specs: &[TableSpec], before: &View, after: &View) -> Out<()> {
     for (t, spec) in specs.iter().enumerate() {
-        for (key, p) in &after.pending[t] {
+        for (key, (p, _)) in &after.pending[t] {
             let (was, is) = (
                 before.state.tables[t].get(key),
                 after.state.tables[t].get(key),
@@ -72,6 +72,35 @@ pub fn pending_did_not_move(specs: &[TableSpec], before: &View, after: &View) ->
             if !good {
                 return Err(format!(
                     "table {}, key {}: pending {p:?} was {} and is now {}",
+                    spec.name,
+                    show(key),
+                    was.map_or("none".into(), |r| show(r)),
+                    is.map_or("none".into(), |r| show(r)),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a batch on its way carries stays visible until its echo.
+pub fn in_flight_stayed(specs: &[TableSpec], before: &View, after: &View) -> Out<()> {
+    for (t, spec) in specs.iter().enumerate() {
+        for (key, (p, flies)) in &before.pending[t] {
+            let (was, is) = (
+                before.state.tables[t].get(key),
+                after.state.tables[t].get(key),
+            );
+            let good = !flies
+                || was.is_none()
+                || match p {
+                    Pending::Whole => was == is,
+                    Pending::Delete => true,
+                    Pending::Cells(_) => is.is_some(),
+                };
+            if !good {
+                return Err(format!(
+                    "table {}, key {}: in flight {p:?} was {} and is now {}",
                     spec.name,
                     show(key),
                     was.map_or("none".into(), |r| show(r)),

@@ -200,6 +200,101 @@ fn many(
     (totals.into_inner().unwrap(), n)
 }
 
+/// What a run of many seeds must have done at least once: else it shows less than it seems to.
+const REQUIRED: &[&str] = &[
+    "acknowledgement lost",
+    "acknowledgement of a piece lost",
+    "application commits",
+    "application rolls back",
+    "application's transaction left open",
+    "apply broken off",
+    "batch in sections",
+    "batch scanned",
+    "batch scanned while another is in flight",
+    "batch taken",
+    "check",
+    "commit record on its way",
+    "commit record resent late",
+    "crash",
+    "crash before reading ahead",
+    "crash before the incarnation is kept",
+    "crash between payload and commit record",
+    "crash in the middle of an application's transaction",
+    "database copied to a new node",
+    "deleted-elsewhere",
+    "doubled",
+    "duplicate",
+    "echo",
+    "echo folded to nothing",
+    "echo folded",
+    "folded through the own batch",
+    "held back",
+    "held back for too long",
+    "insert-collision",
+    "late message",
+    "limits changed",
+    "locked",
+    "node lost for ever",
+    "node renamed",
+    "older file put back",
+    "overwritten-here",
+    "own batch ahead at a start",
+    "piece on its way",
+    "row with NULL in its key",
+    "savepoint rolled back",
+    "scan broken off",
+    "section in pieces",
+    "stale",
+    "start while the database is locked",
+    "statement refused",
+    "transaction rolled back by OR ROLLBACK",
+    "two nodes with one id",
+    "unique-collision",
+    "updated-here",
+    "written before the start on an older file",
+];
+
+/// What needs several accidents at once, and so many more seeds.
+const RARE: &[&str] = &["cells forgotten at the scan"];
+const ENOUGH_FOR_RARE: u64 = 30_000;
+
+/// Seeds after which every one of [`REQUIRED`] must have happened.
+const ENOUGH: u64 = 2000;
+
+/// Seeds that found a bug, with what they found. They begin every run.
+const REGRESSIONS: &[(u64, &str)] = &[
+    (
+        25,
+        "a row without a key in the way of what comes in was never removed",
+    ),
+    (
+        145,
+        "an own batch of a life that the file does not know emptied the change log",
+    ),
+    (
+        429,
+        "the same, with the ids that begin anew below the watermark of the scan",
+    ),
+    (
+        479,
+        "BEGIN IMMEDIATE that broke off left its transaction open",
+    ),
+    (175, "a scan that broke off left its snapshot open"),
+];
+
+/// Fixed seeds of a plain run.
+const FIXED: u64 = 500;
+/// How long a plain run goes on with fresh seeds.
+const FRESH: Duration = Duration::from_secs(45);
+
+/// Where the fresh seeds begin: far above all that are written down anywhere.
+fn rand_seed() -> u64 {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as u64);
+    rng::Rng::of(now, 0).next() >> 16 | 1 << 40
+}
+
 fn bar(n: u64, of: u64) -> String {
     let full = (n * 30 / of.max(1)) as usize;
     format!("[{}{}]", "#".repeat(full), " ".repeat(30 - full.min(30)))
@@ -218,18 +313,95 @@ fn main() {
         }
         std::process::exit(i32::from(!clean));
     }
+    #[cfg(feature = "planted-bugs")]
+    if env("SEEDS").is_none() {
+        std::process::exit(i32::from(!planted(env("MOST").unwrap_or(2000))));
+    }
     let start = env("START").unwrap_or(1);
-    let (totals, _) = match env("SEEDS") {
+    let fresh = rand_seed();
+    let (totals, n) = match env("SEEDS") {
         Some(n) => many(&|i| (i < n).then_some(start + i), Some(n), None, threads),
-        None => many(
-            &|i| (i < 500).then_some(start + i),
-            Some(500),
-            None,
-            threads,
-        ),
+        None => {
+            println!(
+                "{} known seeds, {FIXED} fixed ones from 1 on, then fresh ones from {fresh} on for {} s",
+                REGRESSIONS.len(),
+                FRESH.as_secs()
+            );
+            let (fixed, n) = many(
+                &|i| {
+                    REGRESSIONS
+                        .get(i as usize)
+                        .map(|r| r.0)
+                        .or_else(|| (i < FIXED).then(|| i + 1 - REGRESSIONS.len() as u64))
+                },
+                Some(FIXED),
+                None,
+                threads,
+            );
+            if fixed.failed.is_empty() {
+                let (more, m) = many(&|i| Some(fresh + i), None, Some(FRESH), threads);
+                let mut all = fixed;
+                for (name, n) in more.counters {
+                    *all.counters.entry(name).or_default() += n;
+                }
+                all.failed = more.failed;
+                (all, n + m)
+            } else {
+                (fixed, n)
+            }
+        }
     };
     for (name, n) in &totals.counters {
         println!("{n:10} {name}");
     }
-    std::process::exit(i32::from(!totals.failed.is_empty()));
+    let never: Vec<&&str> = REQUIRED
+        .iter()
+        .chain(RARE.iter().filter(|_| n >= ENOUGH_FOR_RARE))
+        .filter(|name| totals.counters.get(**name).is_none_or(|n| *n == 0))
+        .collect();
+    let thin = n >= ENOUGH && !never.is_empty();
+    if thin {
+        println!("FAILED: in {n} seeds this never happened: {never:?}");
+    }
+    std::process::exit(i32::from(thin || !totals.failed.is_empty()));
+}
+
+/// Plants one bug after the other and looks how many seeds it takes to find it.
+#[cfg(feature = "planted-bugs")]
+fn planted(most: u64) -> bool {
+    use harmonylite::planted::{Bug, plant};
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let all_found = AtomicBool::new(true);
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for worker in 0..threads {
+            let (next, all_found) = (&next, &all_found);
+            scope.spawn(move || {
+                while let Some(bug) = Bug::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if std::env::var("BUG")
+                        .is_ok_and(|wanted| !format!("{bug:?}").contains(&wanted))
+                    {
+                        continue;
+                    }
+                    plant(Some(*bug));
+                    let found = (1..=most).find_map(|seed| {
+                        run(seed, worker, &HashSet::new(), false)
+                            .result
+                            .err()
+                            .map(|why| (seed, why))
+                    });
+                    plant(None);
+                    match found {
+                        Some((seed, why)) => println!("{bug:?}: found by seed {seed}: {why}"),
+                        None => {
+                            println!("{bug:?}: NOT FOUND in {most} seeds");
+                            all_found.store(false, Ordering::Relaxed);
+                        }
+                    }
+                }
+                let _ = std::fs::remove_dir_all(folder(worker));
+            });
+        }
+    });
+    all_found.into_inner()
 }

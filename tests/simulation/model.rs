@@ -99,11 +99,6 @@ impl Accepts {
         }
         next || anew
     }
-
-    /// The highest incarnation that was taken.
-    pub fn incarnation(&self, node: u64) -> u64 {
-        self.0.get(&node).map_or(0, |l| l.0)
-    }
 }
 
 enum Op {

@@ -1,6 +1,5 @@
 //! One simulated node: an application and a replica on one real database file, and what both hold in memory.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -59,10 +58,27 @@ impl Pending {
     }
 }
 
+/// What is pending of one table's rows, and whether a batch on its way carries some of it.
+pub type PendingRows = std::collections::BTreeMap<Key, (Pending, bool)>;
+
 /// The tables and change logs of a node at one moment.
 pub struct View {
     pub state: State,
-    pub pending: Vec<std::collections::BTreeMap<Key, Pending>>,
+    pub pending: Vec<PendingRows>,
+}
+
+/// Which change-log rows batches on their way carry: by table everything up to an id, and single rows by id and stamp.
+#[derive(Debug, Default)]
+pub struct Flying {
+    pub up_to: std::collections::HashMap<&'static str, i64>,
+    pub rows: std::collections::HashSet<(String, i64, i64)>,
+}
+
+impl Flying {
+    fn has(&self, table: &str, id: i64, stamp: i64) -> bool {
+        self.up_to.get(table).is_some_and(|w| id <= *w)
+            || (!self.rows.is_empty() && self.rows.contains(&(table.to_owned(), id, stamp)))
+    }
 }
 
 pub struct Node {
@@ -75,8 +91,9 @@ pub struct Node {
     pub held: Option<Option<i64>>,
     pub replica: Option<Replica>,
     pub reader: Option<Connection>,
-    /// Batches whose echo was not folded, oldest first, and whether the broker has acknowledged their commit record.
-    pub flying: VecDeque<(Outbox, bool)>,
+    /// The batch that is being sent: not acknowledged yet.
+    pub outbox: Option<Outbox>,
+    pub flying: Flying,
     pub limits: Limits,
     /// The private count last committed here, since the file was last put back.
     pub last_own: Option<i64>,
@@ -145,28 +162,25 @@ pub fn read_state(conn: &Connection, specs: &[TableSpec]) -> Out<State> {
 }
 
 /// What the change log of a table says, by key.
-pub fn read_pending(
-    conn: &Connection,
-    spec: &TableSpec,
-) -> Out<std::collections::BTreeMap<Key, Pending>> {
+pub fn read_pending(conn: &Connection, spec: &TableSpec, flying: &Flying) -> Out<PendingRows> {
     let keys: Vec<String> = spec
         .key_names()
         .iter()
         .map(|k| format!("val_{k}"))
         .collect();
     let sql = format!(
-        "SELECT type, mask, {} FROM __harmonylite__{}_change_log WHERE type <> 3 ORDER BY id",
+        "SELECT type, mask, id, stamp, {} FROM __harmonylite__{}_change_log WHERE type <> 3 ORDER BY id",
         keys.join(", "),
         spec.name
     );
-    let mut out = std::collections::BTreeMap::new();
+    let mut out = PendingRows::new();
     let mut stmt = conn.prepare_cached(&sql).map_err(|e| e.to_string())?;
     let mut rows = stmt.query([]).map_err(|e| e.to_string())?;
     while let Some(row) = rows.next().map_err(|e| e.to_string())? {
         let get = |i: usize| row.get::<_, i64>(i).map_err(|e| e.to_string());
         let (kind, mask) = (get(0)?, get(1)?);
         let key: Vec<Val> = (0..keys.len())
-            .map(|i| row.get_ref(i + 2).map(val))
+            .map(|i| row.get_ref(i + 4).map(val))
             .collect::<Result<_, _>>()
             .map_err(|e| e.to_string())?;
         let key = spec.normal(&key);
@@ -174,15 +188,42 @@ pub fn read_pending(
             continue;
         }
         let before = out.get(&key).copied();
-        out.insert(key, Pending::then(before, kind, mask));
+        // A row that was written whole since may be given up, whatever is on its way of it.
+        let sent = flying.has(spec.name, get(2)?, get(3)?);
+        let flies = (sent || before.is_some_and(|b| b.1)) && (sent || kind == 2);
+        out.insert(key, (Pending::then(before.map(|b| b.0), kind, mask), flies));
     }
     Ok(out)
 }
 
-pub fn view(conn: &Connection, specs: &[TableSpec]) -> Out<View> {
+/// The newest id of each change log.
+pub fn newest_ids(
+    conn: &Connection,
+    specs: &[TableSpec],
+) -> Out<std::collections::HashMap<&'static str, i64>> {
+    specs
+        .iter()
+        .map(|s| {
+            let sql = format!(
+                "SELECT coalesce(max(id), 0) FROM __harmonylite__{}_change_log",
+                s.name
+            );
+            let id = conn
+                .prepare_cached(&sql)
+                .and_then(|mut q| q.query_row([], |r| r.get(0)))
+                .map_err(|e| e.to_string())?;
+            Ok((s.name, id))
+        })
+        .collect()
+}
+
+pub fn view(conn: &Connection, specs: &[TableSpec], flying: &Flying) -> Out<View> {
     conn.execute_batch("BEGIN").map_err(|e| e.to_string())?;
     let state = read_state(conn, specs);
-    let pending: Out<Vec<_>> = specs.iter().map(|s| read_pending(conn, s)).collect();
+    let pending: Out<Vec<_>> = specs
+        .iter()
+        .map(|s| read_pending(conn, s, flying))
+        .collect();
     conn.execute_batch("COMMIT").map_err(|e| e.to_string())?;
     Ok(View {
         state: state?,
@@ -209,17 +250,10 @@ impl Node {
             .map_or(0, |r| r.position().sequence.0 as usize)
     }
 
-    /// The first batch that the broker has not acknowledged: what comes after it must not be sent before it.
-    pub fn unacknowledged(&mut self) -> Option<&mut (Outbox, bool)> {
-        self.flying
-            .iter_mut()
-            .find(|(_, acknowledged)| !acknowledged)
-    }
-
     /// The messages of the batch in flight that were made and may still arrive, once its publisher is gone.
     pub fn abandon(&mut self) -> Vec<(ShardId, Bytes)> {
         let mut out = Vec::new();
-        for (mut outbox, _) in std::mem::take(&mut self.flying) {
+        if let Some(mut outbox) = self.outbox.take() {
             for piece in outbox.missing() {
                 if let Ok(Some(message)) = outbox.piece(piece) {
                     out.push(message);

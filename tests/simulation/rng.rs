@@ -5,10 +5,6 @@
 pub struct Rng(u64);
 
 impl Rng {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
     /// A generator for one part of what `seed` decides, independent of all others.
     pub fn of(seed: u64, part: u64) -> Self {
         let mut r = Self(seed ^ part.wrapping_mul(0xd6e8_feb8_6659_fd93));

@@ -15,7 +15,7 @@ use harmonylite::sqlite::connection::open_reader;
 use crate::Out;
 use crate::check;
 use crate::model::Val;
-use crate::node::{is_refusal, open_app, private_count, remove_file, view};
+use crate::node::{Flying, is_refusal, newest_ids, open_app, private_count, remove_file, view};
 use crate::rng::Rng;
 use crate::schema::PRIVATE;
 use crate::world::{Saved, World, unsent_private};
@@ -63,11 +63,12 @@ impl World {
             _ if !self.faults => self.application(n, r)?,
             900..=919 => self.crash_step(n, r)?,
             920..=949 => self.ghost(r),
+            950.. if self.owners.is_some() => self.application(n, r)?,
             950..=961 => self.save(n)?,
             962..=975 => self.put_back(n, r)?,
-            976..=981 => self.copy(r, false)?,
-            982..=986 => self.copy(r, true)?,
-            987..=990 => {
+            976..=980 => self.copy(r, false)?,
+            981..=989 => self.copy(r, true)?,
+            990..=992 => {
                 self.lose(n);
                 return Ok(None);
             }
@@ -128,6 +129,14 @@ impl World {
         let uids: Vec<i64> = self.nodes.iter().map(|n| n.uid).collect();
         for _ in 0..r.range(usize::from(own.is_none()), 4) {
             let spec = r.below(self.specs.len());
+            // What nobody else writes to: the private table aside, where each has its own row.
+            if self
+                .owners
+                .as_ref()
+                .is_some_and(|o| spec == 0 || o[spec] != n)
+            {
+                continue;
+            }
             let savepoint = r.chance(30);
             if savepoint {
                 statements.push(("SAVEPOINT s".into(), vec![]));
@@ -209,12 +218,12 @@ impl World {
     fn scan_with(&mut self, n: usize, fault: Option<u32>) -> Out<()> {
         let spool = Arc::clone(&self.spool);
         let node = &mut self.nodes[n];
-        if node.unacknowledged().is_some() {
-            return Ok(());
-        }
-        let (Some(replica), Some(reader)) = (&mut node.replica, &mut node.reader) else {
+        let (Some(replica), Some(reader), None) =
+            (&mut node.replica, &mut node.reader, &node.outbox)
+        else {
             return Ok(());
         };
+        let pipelined = replica.batch_in_flight().is_some();
         let fired = fault.map(|k| break_after(reader, k));
         let scanned = replica.scan(reader, node.limits, &spool);
         if fault.is_some() {
@@ -234,10 +243,13 @@ impl World {
                         batch.record.base,
                         batch.sections.len()
                     );
-                    let more = !node.flying.is_empty();
-                    node.flying.push_back((Outbox::new(batch), false));
+                    node.flying.up_to = newest_ids(reader, &self.specs)?;
+                    node.outbox = Some(Outbox::new(batch));
                     self.count("batch scanned");
-                    self.add("batch scanned while others are in flight", u64::from(more));
+                    self.add(
+                        "batch scanned while another is in flight",
+                        u64::from(pipelined),
+                    );
                     self.say(|| text);
                 }
                 self.add("row with NULL in its key", nulls);
@@ -256,11 +268,12 @@ impl World {
     pub fn send(&mut self, n: usize, pieces: usize, lossy: bool, r: &mut Rng) -> Out<()> {
         let lossy = lossy && self.faults;
         let node = &mut self.nodes[n];
-        let uid = node.uid;
-        let Some((outbox, acknowledged)) = node.unacknowledged() else {
+        let Some(outbox) = &mut node.outbox else {
             return Ok(());
         };
+        let uid = node.uid;
         let mut missing = outbox.missing();
+        let mut acknowledged = false;
         let mut said = Vec::new();
         let mut counts: Vec<&'static str> = Vec::new();
         if missing.is_empty() {
@@ -283,7 +296,7 @@ impl World {
                 if lossy && r.chance(150) {
                     counts.push("acknowledgement lost");
                 } else {
-                    *acknowledged = true;
+                    acknowledged = true;
                 }
             }
         } else {
@@ -305,6 +318,10 @@ impl World {
                     outbox.stored(piece, at);
                 }
             }
+        }
+        // The next batch may be begun; this one is in flight until its echo.
+        if acknowledged {
+            node.outbox = None;
         }
         for c in counts {
             self.count(c);
@@ -381,10 +398,10 @@ impl World {
                     None if batch.0 == 0 => Some(self.stream.end()),
                     None => None,
                 };
-                if let Some(through) = through {
+                if let Some(through) = through.filter(|_| !r.chance(80)) {
                     self.count("folded through the own batch");
                     self.apply(n, here, through, short, Some(through), None)?;
-                } else if r.chance(100) {
+                } else if r.chance(200) {
                     self.count("held back for too long");
                     self.apply(n, here, here + 1, short, Some(here + 1), None)?;
                 }
@@ -418,7 +435,7 @@ impl World {
         let (Some(replica), Some(reader)) = (&mut node.replica, &node.reader) else {
             return Ok(None);
         };
-        let before = view(reader, &self.specs)?;
+        let before = view(reader, &self.specs, &node.flying)?;
         let options = ApplyOptions {
             max_time: if short {
                 Duration::ZERO
@@ -446,7 +463,7 @@ impl World {
             }
             Err(e) => return Err(format!("node {uid} apply: {e}")),
         };
-        let after = view(reader, &self.specs)?;
+        let after = view(reader, &self.specs, &node.flying)?;
         let at = replica.position().sequence.0 as usize;
         if at != from + applied.consumed {
             return Err(format!(
@@ -458,8 +475,37 @@ impl World {
             check::pending_did_not_move(&self.specs, &before, &after)
                 .map_err(|e| format!("node {uid} flickers: {e}"))?;
         }
-        if let Some(last) = applied.echoes.iter().max() {
-            node.flying.retain(|(o, _)| o.batch().record.batch > *last);
+        let own = messages
+            .iter()
+            .take(applied.consumed)
+            .any(|m| matches!(&m.body, Body::Batch(b) if b.record.node == node.id));
+        if through.is_none() && !own {
+            check::in_flight_stayed(&self.specs, &before, &after)
+                .map_err(|e| format!("node {uid} lets what is in flight vanish: {e}"))?;
+        }
+        let (mut nothing, mut folded) = (0, 0);
+        for m in messages.iter().take(applied.consumed) {
+            if let Body::Batch(b) = &m.body
+                && applied.echoes.contains(&b.record.batch)
+                && b.record.node == node.id
+            {
+                let before = self.stream.entries[..m.sequence.0 as usize]
+                    .iter()
+                    .rposition(|e| e.taken.is_some())
+                    .unwrap_or(0);
+                if b.record.base.0 as usize >= before {
+                    nothing += 1
+                } else {
+                    folded += 1
+                }
+            }
+        }
+        if node
+            .outbox
+            .as_ref()
+            .is_some_and(|o| applied.echoes.contains(&o.batch().record.batch))
+        {
+            node.outbox = None;
         }
         let stopped = applied.stopped.clone();
         let text = format!(
@@ -471,6 +517,12 @@ impl World {
             applied.fold.conflicts
         );
         self.say(|| text);
+        if self.owners.is_some() && through.is_none() && !applied.fold.conflicts.is_empty() {
+            return Err(format!(
+                "node {uid} journals conflicts though one node alone writes each table: {:?}",
+                applied.fold.conflicts
+            ));
+        }
         for (verdict, n) in applied.ignored {
             self.add(verdict, n);
         }
@@ -478,6 +530,8 @@ impl World {
             self.add(reason, n);
         }
         self.add("batch taken", applied.batches);
+        self.add("echo folded to nothing", nothing);
+        self.add("echo folded", folded);
         self.add("echo", applied.echoes.len() as u64);
         match &stopped {
             Stopped::No | Stopped::Hold(_) | Stopped::Doubled(_) => {}
@@ -554,9 +608,20 @@ impl World {
         let mut seen = replica.publishers().clone();
         let at = replica.position().sequence.0 as usize;
         let mut ahead = 0;
+        let mut flying = Flying::default();
         for entry in &self.stream.entries[at + 1..] {
             if let Body::Batch(batch) = &entry.incoming.body {
                 ahead += u64::from(entry.taken.is_some() && batch.record.node == id);
+                if entry.taken.is_some() && batch.record.node == id {
+                    for covers in batch.covered().map_err(|e| e.to_string())? {
+                        let table = &batch.record.tables[covers.table as usize].name;
+                        flying.rows.extend(
+                            covers
+                                .rows()
+                                .map(|(id, stamp)| (table.clone(), id, i64::from(stamp))),
+                        );
+                    }
+                }
                 replica
                     .read_ahead(&mut seen, batch, entry.incoming.sequence)
                     .map_err(|e| e.to_string())?;
@@ -569,6 +634,7 @@ impl World {
         });
         self.nodes[n].reader = Some(open_reader(&path).map_err(|e| e.to_string())?);
         self.nodes[n].replica = Some(replica);
+        self.nodes[n].flying = flying;
         Ok(())
     }
 
@@ -584,8 +650,9 @@ impl World {
         let uid = self.nodes[n].uid;
         self.say(|| format!("node {uid} crashes"));
         if self.nodes[n]
-            .unacknowledged()
-            .is_some_and(|(o, _)| !o.missing().is_empty())
+            .outbox
+            .as_ref()
+            .is_some_and(|o| !o.missing().is_empty())
         {
             self.count("crash between payload and commit record");
         }

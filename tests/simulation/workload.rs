@@ -141,6 +141,9 @@ fn insert(r: &mut Rng, spec: &TableSpec, large: bool) -> Vec<Statement> {
             columns.remove(at);
         }
     }
+    if columns.is_empty() {
+        columns.push(other_column(r, spec));
+    }
     let mut names: Vec<&str> = columns
         .iter()
         .map(|c| spec.columns[*c].name.as_str())

@@ -1,0 +1,97 @@
+//! Bugs that the simulation's own test plants, one at a time, to see that it finds them: each leaves out one rule of the engine. Without the
+//! feature `planted-bugs` every [`planted!`] is the constant `false` and nothing of this is compiled.
+
+#[cfg(feature = "planted-bugs")]
+pub use with_feature::{Bug, is, plant};
+
+#[cfg(feature = "planted-bugs")]
+mod with_feature {
+    use std::cell::Cell;
+
+    macro_rules! bugs {
+        ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+            /// A rule that is left out.
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+            pub enum Bug {
+                $($(#[$doc])* $name),*
+            }
+
+            impl Bug {
+                /// All of them.
+                pub const ALL: &[Self] = &[$(Self::$name),*];
+            }
+        };
+    }
+
+    bugs! {
+        /// Our own batches are not folded.
+        EchoSkipped,
+        /// An incoming whole row that is skipped displaces nothing.
+        SideEffectsSkipped,
+        /// Pending cells of a row that goes stay in the log.
+        NotForgotten,
+        /// Every batch counts, in whatever order it comes.
+        NoOrder,
+        /// Two incarnations of one number are one.
+        NonceIgnored,
+        /// Change-log rows are known by their id alone.
+        StampsIgnored,
+        /// Own batches ahead of the position are not looked at.
+        NoReadAhead,
+        /// A whole row that is gone at the scan is not sent as a delete.
+        GoneIsNothing,
+        /// An update of a UNIQUE column travels as cells.
+        UniqueAsCells,
+        /// Rows that REPLACE removes are not captured.
+        DisplacedNotCaptured,
+        /// Deletes stand behind the other rows of a batch.
+        DeletesLast,
+        /// Rows that a batch rewrites count as standing in each other's way.
+        NobodyStepsAside,
+        /// What is in flight may vanish until its echo.
+        NothingHeld,
+        /// What is given up leaves the change log.
+        GivenUpUnsaid,
+        /// A batch retires everything up to its last id.
+        RetiresUpToLast,
+        /// The newest row of a change log is not kept.
+        NewestNotKept,
+        /// Pending cells are overwritten.
+        CellsNotKept,
+        /// Sections of a batch are read in another order.
+        SectionsReversed,
+    }
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Plants a bug on this thread, or takes it out.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    /// Whether this bug is planted on this thread.
+    #[must_use]
+    pub fn is(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}
+
+/// Whether a bug is planted.
+#[cfg(feature = "planted-bugs")]
+macro_rules! planted {
+    ($bug:ident) => {
+        $crate::planted::is($crate::planted::Bug::$bug)
+    };
+}
+
+/// Whether a bug is planted: never.
+#[cfg(not(feature = "planted-bugs"))]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}
+
+pub(crate) use planted;
