@@ -27,9 +27,8 @@ bench: pip ## measure speed and lag; results belong in docs/benchmarks.md
 	@test -f benches/end_to_end.rs || { echo "benches/end_to_end.rs is not in this tree"; exit 1; }
 	@nats=$$($(PYTHON) scripts/get-nats-server) && HARMONYLITE_NATS_SERVER="$$nats" $(CARGO) bench --locked --bench end_to_end
 
-simulate: ## run the deterministic simulation over SEEDS=1000 seeds
-	@test -e tests/simulation.rs -o -e tests/simulation/main.rs || { echo "tests/simulation is not in this tree"; exit 1; }
-	HARMONYLITE_SEEDS=$(SEEDS) $(CARGO) test --locked --release --test simulation -- --nocapture
+simulate: ## run the deterministic simulation over SEEDS=1000 seeds, on all cores
+	SEEDS=$(SEEDS) $(CARGO) test --locked --profile sim --test simulation
 
 lint: ## formatting, clippy and rustdoc, warnings denied
 	$(CARGO) fmt --all --check
