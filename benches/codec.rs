@@ -26,19 +26,54 @@ type Row = Vec<OwnedValue>;
 
 fn main() {
     let rows: Vec<Row> = (0..ROWS as i64).map(row).collect();
-    let tables = [TableDefinition { name: "items".into(), columns: ["id", "name", "kind", "amount", "quantity", "note"].map(Into::into).to_vec(), key: vec![0], uniques: vec![] }];
+    let tables = [TableDefinition {
+        name: "items".into(),
+        columns: ["id", "name", "kind", "amount", "quantity", "note"]
+            .map(Into::into)
+            .to_vec(),
+        key: vec![0],
+        uniques: vec![],
+    }];
     let (ours, low, serde) = (encode_ours(&rows), encode_low(&rows), encode_serde(&rows));
     assert_eq!(decode_low(&low), rows);
     assert_eq!(decode_serde(&serde), rows);
     assert_eq!(decode_ours_owned(&ours, &tables), rows);
     let mut contests: Vec<(&str, Box<dyn Fn() -> usize>, Vec<f64>)> = vec![
-        ("minicbor, encode", Box::new(|| encode_ours(&rows).len()), vec![]),
-        ("ciborium-ll, encode", Box::new(|| encode_low(&rows).len()), vec![]),
-        ("ciborium (serde), encode", Box::new(|| encode_serde(&rows).len()), vec![]),
-        ("minicbor, decode, borrowed", Box::new(|| decode_ours(&ours, &tables)), vec![]),
-        ("minicbor, decode, owned", Box::new(|| decode_ours_owned(&ours, &tables).len()), vec![]),
-        ("ciborium-ll, decode, owned", Box::new(|| decode_low(&low).len()), vec![]),
-        ("ciborium (serde), decode, owned", Box::new(|| decode_serde(&serde).len()), vec![]),
+        (
+            "minicbor, encode",
+            Box::new(|| encode_ours(&rows).len()),
+            vec![],
+        ),
+        (
+            "ciborium-ll, encode",
+            Box::new(|| encode_low(&rows).len()),
+            vec![],
+        ),
+        (
+            "ciborium (serde), encode",
+            Box::new(|| encode_serde(&rows).len()),
+            vec![],
+        ),
+        (
+            "minicbor, decode, borrowed",
+            Box::new(|| decode_ours(&ours, &tables)),
+            vec![],
+        ),
+        (
+            "minicbor, decode, owned",
+            Box::new(|| decode_ours_owned(&ours, &tables).len()),
+            vec![],
+        ),
+        (
+            "ciborium-ll, decode, owned",
+            Box::new(|| decode_low(&low).len()),
+            vec![],
+        ),
+        (
+            "ciborium (serde), decode, owned",
+            Box::new(|| decode_serde(&serde).len()),
+            vec![],
+        ),
     ];
     for _ in 0..ROUNDS {
         for (_, work, times) in &mut contests {
@@ -47,7 +82,12 @@ fn main() {
             times.push(started.elapsed().as_secs_f64() * 1e9 / ROWS as f64);
         }
     }
-    println!("{ROWS} rows of 6 columns, {ROUNDS} rounds; bytes a row: minicbor {}, ciborium-ll {}, ciborium {}", ours.len() / ROWS, low.len() / ROWS, serde.len() / ROWS);
+    println!(
+        "{ROWS} rows of 6 columns, {ROUNDS} rounds; bytes a row: minicbor {}, ciborium-ll {}, ciborium {}",
+        ours.len() / ROWS,
+        low.len() / ROWS,
+        serde.len() / ROWS
+    );
     let mut json = Vec::new();
     for (name, _, mut times) in contests {
         times.sort_by(f64::total_cmp);
@@ -65,7 +105,11 @@ fn row(i: i64) -> Row {
         OwnedValue::Text(format!("item {i}").into_bytes().into()),
         OwnedValue::Text((*b"tool").into()),
         OwnedValue::Real(i as f64 * 0.25),
-        if i % 10 == 0 { OwnedValue::Null } else { OwnedValue::Integer(i % 1000) },
+        if i % 10 == 0 {
+            OwnedValue::Null
+        } else {
+            OwnedValue::Integer(i % 1000)
+        },
         OwnedValue::Text((*b"a note of some length, as they are").into()),
     ]
 }
@@ -121,7 +165,9 @@ fn decode_low(mut bytes: &[u8]) -> Vec<Row> {
     let mut scratch = [0; 4096];
     while !bytes.is_empty() {
         let mut d = Decoder::from(&mut bytes);
-        let Header::Array(Some(count)) = d.pull().unwrap() else { panic!("no row") };
+        let Header::Array(Some(count)) = d.pull().unwrap() else {
+            panic!("no row")
+        };
         assert_eq!(d.pull().unwrap(), Header::Positive(1));
         let row = (1..count).map(|_| match d.pull().unwrap() {
             Header::Simple(simple::NULL) => OwnedValue::Null,

@@ -21,7 +21,8 @@ impl App {
         let new = !path.exists();
         let conn = Connection::open(path).unwrap();
         conn.busy_timeout(Duration::from_secs(30)).unwrap();
-        conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").unwrap();
+        conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
+            .unwrap();
         if new {
             conn.execute_batch(SCHEMA).unwrap();
         }
@@ -31,7 +32,12 @@ impl App {
 
     /// Inserts rows with ids from `from` on, `size` a transaction; says how long it took.
     pub fn insert(&self, from: i64, rows: i64, size: i64) -> Duration {
-        self.put("INSERT INTO items VALUES(?1, ?2, ?3, ?4, ?5, ?6)", from, rows, size)
+        self.put(
+            "INSERT INTO items VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+            from,
+            rows,
+            size,
+        )
     }
 
     /// Upserts rows, as whoever catches up by hand would.
@@ -50,14 +56,25 @@ impl App {
         let started = Instant::now();
         self.transactions(rows, size, |i| {
             let id = from + i;
-            stmt.execute(params![id, format!("item {id}"), "tool", id as f64 * 0.25, id % 1000, "a note of some length, as they are"]).unwrap();
+            stmt.execute(params![
+                id,
+                format!("item {id}"),
+                "tool",
+                id as f64 * 0.25,
+                id % 1000,
+                "a note of some length, as they are"
+            ])
+            .unwrap();
         });
         started.elapsed()
     }
 
     /// Updates one column of rows with rising ids, `size` a transaction.
     pub fn update(&self, from: i64, rows: i64, size: i64) -> Duration {
-        let mut stmt = self.conn.prepare_cached("UPDATE items SET quantity = quantity + 1 WHERE id = ?1").unwrap();
+        let mut stmt = self
+            .conn
+            .prepare_cached("UPDATE items SET quantity = quantity + 1 WHERE id = ?1")
+            .unwrap();
         let started = Instant::now();
         self.transactions(rows, size, |i| {
             assert_eq!(stmt.execute([from + i]).unwrap(), 1);
@@ -86,20 +103,29 @@ impl App {
 
     /// The highest id of a table, 0 if it is empty.
     pub fn highest(&self, table: &str) -> i64 {
-        let mut stmt = self.conn.prepare_cached(&format!("SELECT coalesce(max(id), 0) FROM {table}")).unwrap();
+        let mut stmt = self
+            .conn
+            .prepare_cached(&format!("SELECT coalesce(max(id), 0) FROM {table}"))
+            .unwrap();
         stmt.query_row([], |r| r.get(0)).unwrap()
     }
 
     /// How many rows a table has.
     pub fn count(&self, table: &str) -> i64 {
-        self.conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |r| r.get(0)).unwrap()
+        self.conn
+            .query_row(&format!("SELECT count(*) FROM {table}"), [], |r| r.get(0))
+            .unwrap()
     }
 
     /// Waits until a daemon has installed its triggers.
     pub fn wait_for_capture(&self, deadline: Duration) {
         let started = Instant::now();
         let sql = "SELECT EXISTS(SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name GLOB '__harmonylite__items*')";
-        while !self.conn.query_row(sql, [], |r| r.get::<_, bool>(0)).unwrap() {
+        while !self
+            .conn
+            .query_row(sql, [], |r| r.get::<_, bool>(0))
+            .unwrap()
+        {
             assert!(started.elapsed() < deadline, "no capture was installed");
             std::thread::sleep(Duration::from_millis(5));
         }

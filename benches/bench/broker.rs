@@ -28,12 +28,25 @@ impl NatsServer {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|e| panic!("{} does not start: {e}", program.display()));
-        let mut server = Self { program, process, port: 0 };
+        let mut server = Self {
+            program,
+            process,
+            port: 0,
+        };
         let started = Instant::now();
         while server.port == 0 {
-            assert!(started.elapsed() < Duration::from_secs(30), "nats-server did not start, see {}", folder.display());
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "nats-server did not start, see {}",
+                folder.display()
+            );
             std::thread::sleep(Duration::from_millis(5));
-            server.port = std::fs::read_dir(&ports).unwrap().flatten().next().and_then(|f| port(&std::fs::read_to_string(f.path()).ok()?)).unwrap_or(0);
+            server.port = std::fs::read_dir(&ports)
+                .unwrap()
+                .flatten()
+                .next()
+                .and_then(|f| port(&std::fs::read_to_string(f.path()).ok()?))
+                .unwrap_or(0);
         }
         server
     }
@@ -68,7 +81,11 @@ fn program() -> PathBuf {
         return named.into();
     }
     let fetched = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/nats-server");
-    if fetched.exists() { fetched } else { "nats-server".into() }
+    if fetched.exists() {
+        fetched
+    } else {
+        "nats-server".into()
+    }
 }
 
 fn port(ports_file: &str) -> Option<u16> {

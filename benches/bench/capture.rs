@@ -24,12 +24,32 @@ const BULK: i64 = 100_000;
 /// All three rows.
 pub fn run(wanted: &Wanted, report: &mut Report) {
     let rows: [(&str, i64, Work, f64); 3] = [
-        ("capture: inserts, 1 row a transaction", SINGLE, |app, from, rows| app.insert(from, rows, 1), 1.6),
-        ("capture: inserts, 1,000 rows a transaction", BULK, |app, from, rows| app.insert(from, rows, 1000), 1.5),
-        ("capture: sequential updates, 1,000 rows a transaction", BULK, |app, _, rows| app.update(1, rows, 1000), 2.0),
+        (
+            "capture: inserts, 1 row a transaction",
+            SINGLE,
+            |app, from, rows| app.insert(from, rows, 1),
+            1.6,
+        ),
+        (
+            "capture: inserts, 1,000 rows a transaction",
+            BULK,
+            |app, from, rows| app.insert(from, rows, 1000),
+            1.5,
+        ),
+        (
+            "capture: sequential updates, 1,000 rows a transaction",
+            BULK,
+            |app, _, rows| app.update(1, rows, 1000),
+            2.0,
+        ),
     ];
     for (name, slice, work, most) in rows.into_iter().filter(|(name, ..)| wanted.row(name)) {
-        let mut row = Row::new(name, "rows/s", "the same database without capture", Target::Slowdown(most));
+        let mut row = Row::new(
+            name,
+            "rows/s",
+            "the same database without capture",
+            Target::Slowdown(most),
+        );
         for _ in 0..wanted.rounds {
             let [plain, captured] = measure(slice, work);
             row.round(plain, captured);
@@ -53,14 +73,26 @@ fn measure(slice: i64, work: Work) -> [f64; 2] {
         }
     }
     let rows = SLICES * slice;
-    let pending: i64 = apps[1].conn.query_row("SELECT count(*) FROM __harmonylite___global_change_log", [], |r| r.get(0)).unwrap();
+    let pending: i64 = apps[1]
+        .conn
+        .query_row(
+            "SELECT count(*) FROM __harmonylite___global_change_log",
+            [],
+            |r| r.get(0),
+        )
+        .unwrap();
     assert_eq!(pending, rows, "capture was not at work");
     took.map(|t| rows as f64 / t.as_secs_f64())
 }
 
 /// Installs the triggers as the daemon does.
 fn install(path: &Path) {
-    let options = OpenOptions { node_id: NodeId(1), publish: true, include: Vec::new(), exclude: Vec::new() };
+    let options = OpenOptions {
+        node_id: NodeId(1),
+        publish: true,
+        include: Vec::new(),
+        exclude: Vec::new(),
+    };
     let replica = Replica::open(path, &options, Duration::from_secs(5), &|| false).unwrap();
     assert_eq!(replica.captured().tables.len(), 2);
 }

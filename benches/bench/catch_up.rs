@@ -14,7 +14,12 @@ pub fn run(wanted: &Wanted, cluster: &mut Cluster, report: &mut Report) {
     if !wanted.row("catch-up") {
         return;
     }
-    let mut row = Row::new("catch-up: 300,000 rows after an absence", "rows/s", "plain upsert of the same rows, 1,000 a transaction", Target::Share(0.5));
+    let mut row = Row::new(
+        "catch-up: 300,000 rows after an absence",
+        "rows/s",
+        "plain upsert of the same rows, 1,000 a transaction",
+        Target::Share(0.5),
+    );
     for _ in 0..wanted.rounds {
         let from = cluster.next_id();
         if let Some(mut b) = cluster.b.take() {
@@ -29,8 +34,15 @@ pub fn run(wanted: &Wanted, cluster: &mut Cluster, report: &mut Report) {
         let first = started.elapsed();
         cluster.wait("items", from + ROWS - 1);
         let took = started.elapsed();
-        row.notes.push(format!("first rows after {:.0} ms, all after {:.0} ms", first.as_secs_f64() * 1e3, took.as_secs_f64() * 1e3));
-        row.round(ROWS as f64 / plain.as_secs_f64(), ROWS as f64 / took.as_secs_f64());
+        row.notes.push(format!(
+            "first rows after {:.0} ms, all after {:.0} ms",
+            first.as_secs_f64() * 1e3,
+            took.as_secs_f64() * 1e3
+        ));
+        row.round(
+            ROWS as f64 / plain.as_secs_f64(),
+            ROWS as f64 / took.as_secs_f64(),
+        );
     }
     report.add(row);
 }
@@ -39,11 +51,23 @@ pub fn run(wanted: &Wanted, cluster: &mut Cluster, report: &mut Report) {
 fn wait_until_published(cluster: &Cluster) {
     let started = Instant::now();
     loop {
-        let pending: i64 = cluster.app_a.conn.query_row("SELECT count(*) FROM __harmonylite___global_change_log", [], |r| r.get(0)).unwrap();
+        let pending: i64 = cluster
+            .app_a
+            .conn
+            .query_row(
+                "SELECT count(*) FROM __harmonylite___global_change_log",
+                [],
+                |r| r.get(0),
+            )
+            .unwrap();
         if pending == 0 {
             return;
         }
-        assert!(started.elapsed() < super::cluster::DEADLINE, "{pending} changes are still pending:\n{}", cluster.a.log());
+        assert!(
+            started.elapsed() < super::cluster::DEADLINE,
+            "{pending} changes are still pending:\n{}",
+            cluster.a.log()
+        );
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }

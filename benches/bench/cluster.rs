@@ -41,13 +41,29 @@ impl Cluster {
         let broker = NatsServer::start(folder.path());
         let a = Node::start(&a, 1, &broker.url());
         let b = Node::start(&b, 2, &broker.url());
-        let cluster = Self { a, b: Some(b), app_a, app_b, plain, broker, folder };
+        let cluster = Self {
+            a,
+            b: Some(b),
+            app_a,
+            app_b,
+            plain,
+            broker,
+            folder,
+        };
         // What an app writes before the very first start of a daemon is nobody's change.
         for app in [&cluster.app_a, &cluster.app_b] {
             app.wait_for_capture(DEADLINE);
         }
-        cluster.app_a.conn.execute("INSERT INTO probes VALUES(1, 0)", []).unwrap();
-        cluster.plain.conn.execute("INSERT INTO probes VALUES(1, 0)", []).unwrap();
+        cluster
+            .app_a
+            .conn
+            .execute("INSERT INTO probes VALUES(1, 0)", [])
+            .unwrap();
+        cluster
+            .plain
+            .conn
+            .execute("INSERT INTO probes VALUES(1, 0)", [])
+            .unwrap();
         cluster.wait("probes", 1);
         cluster
     }
@@ -77,7 +93,11 @@ impl Cluster {
 
     /// A rising range of ids that nobody has used.
     pub fn next_id(&self) -> i64 {
-        self.app_a.highest("items").max(self.app_b.highest("items")).max(self.plain.highest("items")) + 1
+        self.app_a
+            .highest("items")
+            .max(self.app_b.highest("items"))
+            .max(self.plain.highest("items"))
+            + 1
     }
 
     /// Both nodes must hold the same rows in the end: a fast benchmark of something wrong is worth nothing.
@@ -85,11 +105,24 @@ impl Cluster {
         self.wait("items", self.app_a.highest("items"));
         for table in ["items", "probes"] {
             let sum = |app: &App| -> (i64, i64) {
-                let sql = if table == "items" { "SELECT count(*), coalesce(sum(id + quantity), 0) FROM items" } else { "SELECT count(*), coalesce(sum(id), 0) FROM probes" };
-                app.conn.query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap()
+                let sql = if table == "items" {
+                    "SELECT count(*), coalesce(sum(id + quantity), 0) FROM items"
+                } else {
+                    "SELECT count(*), coalesce(sum(id), 0) FROM probes"
+                };
+                app.conn
+                    .query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?)))
+                    .unwrap()
             };
-            assert_eq!(sum(&self.app_a), sum(&self.app_b), "table {table} differs between the nodes");
-            println!("table {table} is equal on both nodes: {} rows", self.app_a.count(table));
+            assert_eq!(
+                sum(&self.app_a),
+                sum(&self.app_b),
+                "table {table} differs between the nodes"
+            );
+            println!(
+                "table {table} is equal on both nodes: {} rows",
+                self.app_a.count(table)
+            );
         }
     }
 }

@@ -22,15 +22,36 @@ pub fn run(wanted: &Wanted, cluster: &Cluster, report: &mut Report) {
         return;
     }
     let bare_is = "a message through JetStream to an ordered consumer, and one SQLite commit";
-    let mut p50 = Row::new("lag at 200 transactions/s: p50", "ms", bare_is, Target::Times(4.0, Some(1.0)));
-    let mut p99 = Row::new("lag at 200 transactions/s: p99", "ms", bare_is, Target::Times(10.0, None));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut p50 = Row::new(
+        "lag at 200 transactions/s: p50",
+        "ms",
+        bare_is,
+        Target::Times(4.0, Some(1.0)),
+    );
+    let mut p99 = Row::new(
+        "lag at 200 transactions/s: p99",
+        "ms",
+        bare_is,
+        Target::Times(10.0, None),
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     for _ in 0..wanted.rounds {
-        let bare = runtime.block_on(bare(&cluster.broker.url(), &cluster.folder_of("plain").join("app.db")));
+        let bare = runtime.block_on(bare(
+            &cluster.broker.url(),
+            &cluster.folder_of("plain").join("app.db"),
+        ));
         let ours = replicated(cluster);
         p50.round(bare.median(), ours.median());
         p99.round(bare.quantile(0.99), ours.quantile(0.99));
-        p99.notes.push(format!("the longest of {COUNT}: {:.1} ms, baseline {:.1} ms", ours.max(), bare.max()));
+        p99.notes.push(format!(
+            "the longest of {COUNT}: {:.1} ms, baseline {:.1} ms",
+            ours.max(),
+            bare.max()
+        ));
     }
     report.add(p50);
     report.add(p99);
@@ -39,7 +60,11 @@ pub fn run(wanted: &Wanted, cluster: &Cluster, report: &mut Report) {
 fn replicated(cluster: &Cluster) -> Series {
     let from = cluster.app_a.highest("probes") + 1;
     let watching = watch(&cluster.folder_of("b").join("app.db"), from);
-    let mut insert = cluster.app_a.conn.prepare("INSERT INTO probes VALUES(?1, 0)").unwrap();
+    let mut insert = cluster
+        .app_a
+        .conn
+        .prepare("INSERT INTO probes VALUES(?1, 0)")
+        .unwrap();
     let mut committed = Vec::new();
     paced(|i| {
         insert.execute([from + i]).unwrap();
@@ -52,8 +77,18 @@ fn replicated(cluster: &Cluster) -> Series {
 async fn bare(url: &str, database: &Path) -> Series {
     let client = async_nats::connect(url).await.unwrap();
     let context = jetstream::new(client);
-    let stream = context.create_stream(jetstream::stream::Config { name: "bare".into(), subjects: vec!["bare".into()], ..Default::default() }).await.unwrap();
-    let consumer = stream.create_consumer(jetstream::consumer::pull::OrderedConfig::default()).await.unwrap();
+    let stream = context
+        .create_stream(jetstream::stream::Config {
+            name: "bare".into(),
+            subjects: vec!["bare".into()],
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    let consumer = stream
+        .create_consumer(jetstream::consumer::pull::OrderedConfig::default())
+        .await
+        .unwrap();
     let mut messages = consumer.messages().await.unwrap();
     let app = App::open(database);
     let from = app.highest("probes") + 1;
@@ -61,7 +96,10 @@ async fn bare(url: &str, database: &Path) -> Series {
     // A thread of its own, as an application's would be, woken by the runtime.
     let (sender, received) = std::sync::mpsc::channel::<i64>();
     let writing = std::thread::spawn(move || {
-        let mut insert = app.conn.prepare("INSERT INTO probes VALUES(?1, 0)").unwrap();
+        let mut insert = app
+            .conn
+            .prepare("INSERT INTO probes VALUES(?1, 0)")
+            .unwrap();
         for id in received {
             insert.execute([id]).unwrap();
         }
@@ -82,14 +120,23 @@ async fn bare(url: &str, database: &Path) -> Series {
             let mut payload = vec![0; 160];
             payload[..8].copy_from_slice(&(from + i).to_le_bytes());
             sent.push(Instant::now());
-            handle.block_on(async { publisher.publish("bare", payload.into()).await.unwrap().await.unwrap() });
+            handle.block_on(async {
+                publisher
+                    .publish("bare", payload.into())
+                    .await
+                    .unwrap()
+                    .await
+                    .unwrap()
+            });
         });
         sent
     })
     .await
     .unwrap();
     receiving.await.unwrap();
-    let seen = tokio::task::spawn_blocking(move || watching.join().unwrap()).await.unwrap();
+    let seen = tokio::task::spawn_blocking(move || watching.join().unwrap())
+        .await
+        .unwrap();
     writing.join().unwrap();
     context.delete_stream("bare").await.unwrap();
     lags(&sent, &seen)
@@ -129,5 +176,10 @@ fn watch(database: &Path, from: i64) -> std::thread::JoinHandle<Vec<Instant>> {
 /// In milliseconds.
 fn lags(from: &[Instant], to: &[Instant]) -> Series {
     assert_eq!(from.len(), to.len(), "not everything has arrived");
-    Series(from.iter().zip(to).map(|(from, to)| to.saturating_duration_since(*from).as_secs_f64() * 1e3).collect())
+    Series(
+        from.iter()
+            .zip(to)
+            .map(|(from, to)| to.saturating_duration_since(*from).as_secs_f64() * 1e3)
+            .collect(),
+    )
 }

@@ -24,8 +24,12 @@ impl Wanted {
     fn from_environment() -> Self {
         let read = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         Self {
-            rounds: read("HARMONYLITE_BENCH_ROUNDS").map_or(3, |v| v.parse().expect("HARMONYLITE_BENCH_ROUNDS is a number")),
-            only: read("HARMONYLITE_BENCH_ONLY").map(|v| v.split(',').map(str::to_owned).collect()).unwrap_or_default(),
+            rounds: read("HARMONYLITE_BENCH_ROUNDS").map_or(3, |v| {
+                v.parse().expect("HARMONYLITE_BENCH_ROUNDS is a number")
+            }),
+            only: read("HARMONYLITE_BENCH_ONLY")
+                .map(|v| v.split(',').map(str::to_owned).collect())
+                .unwrap_or_default(),
         }
     }
 

@@ -43,15 +43,35 @@ pub struct Row {
 
 impl Row {
     /// An empty row.
-    pub fn new(name: impl Into<String>, unit: &'static str, baseline_is: &'static str, target: Target) -> Self {
-        Self { name: name.into(), unit, baseline_is, baseline: Series::default(), ours: Series::default(), target, notes: Vec::new() }
+    pub fn new(
+        name: impl Into<String>,
+        unit: &'static str,
+        baseline_is: &'static str,
+        target: Target,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            unit,
+            baseline_is,
+            baseline: Series::default(),
+            ours: Series::default(),
+            target,
+            notes: Vec::new(),
+        }
     }
 
     /// Adds a round, and says so.
     pub fn round(&mut self, baseline: f64, ours: f64) {
         self.baseline.push(baseline);
         self.ours.push(ours);
-        println!("  {}: {} {} against {}: {}", self.name, number(ours), self.unit, number(baseline), self.ratio_text(self.ratios().0.last().copied().unwrap_or(f64::NAN)));
+        println!(
+            "  {}: {} {} against {}: {}",
+            self.name,
+            number(ours),
+            self.unit,
+            number(baseline),
+            self.ratio_text(self.ratios().0.last().copied().unwrap_or(f64::NAN))
+        );
         let _ = std::io::stdout().flush();
     }
 
@@ -69,7 +89,13 @@ impl Row {
                 .0
                 .iter()
                 .zip(&self.ours.0)
-                .map(|(base, ours)| if matches!(self.target, Target::Slowdown(_)) { base / ours } else { ours / base })
+                .map(|(base, ours)| {
+                    if matches!(self.target, Target::Slowdown(_)) {
+                        base / ours
+                    } else {
+                        ours / base
+                    }
+                })
                 .collect(),
         )
     }
@@ -130,7 +156,11 @@ pub struct Report {
 impl Report {
     /// An empty report.
     pub fn new(rounds: usize) -> Self {
-        Self { rounds, rows: Vec::new(), nats_server: String::new() }
+        Self {
+            rounds,
+            rows: Vec::new(),
+            nats_server: String::new(),
+        }
     }
 
     /// Adds a row.
@@ -140,21 +170,47 @@ impl Report {
 
     /// Shows all rows.
     pub fn print(&self) {
-        println!("\n{:<58} {:>26} {:>26} {:>22}  target", "", "ours: median (min-max)", "baseline", "ratio");
+        println!(
+            "\n{:<58} {:>26} {:>26} {:>22}  target",
+            "", "ours: median (min-max)", "baseline", "ratio"
+        );
         for row in &self.rows {
-            let span = |s: &Series| if s.0.is_empty() { String::new() } else { format!("{} ({}-{})", number(s.median()), number(s.min()), number(s.max())) };
+            let span = |s: &Series| {
+                if s.0.is_empty() {
+                    String::new()
+                } else {
+                    format!(
+                        "{} ({}-{})",
+                        number(s.median()),
+                        number(s.min()),
+                        number(s.max())
+                    )
+                }
+            };
             let ratios = row.ratios();
             let ratio = if ratios.0.is_empty() {
                 String::new()
             } else {
-                format!("{} ({}-{})", row.ratio_text(ratios.median()), row.ratio_text(ratios.min()), row.ratio_text(ratios.max()))
+                format!(
+                    "{} ({}-{})",
+                    row.ratio_text(ratios.median()),
+                    row.ratio_text(ratios.min()),
+                    row.ratio_text(ratios.max())
+                )
             };
             let verdict = match row.met() {
                 Some(true) => "met",
                 Some(false) => "MISSED",
                 None => "",
             };
-            println!("{:<58} {:>26} {:>26} {:>22}  {} {verdict}", format!("{} [{}]", row.name, row.unit), span(&row.ours), span(&row.baseline), ratio, row.target_text());
+            println!(
+                "{:<58} {:>26} {:>26} {:>22}  {} {verdict}",
+                format!("{} [{}]", row.name, row.unit),
+                span(&row.ours),
+                span(&row.baseline),
+                ratio,
+                row.target_text()
+            );
             for note in &row.notes {
                 println!("    {note}");
             }
@@ -186,7 +242,14 @@ impl Report {
 
 fn machine() -> Value {
     let read = |p: &str| std::fs::read_to_string(p).unwrap_or_default();
-    let field = |text: &str, name: &str| text.lines().find(|l| l.starts_with(name)).and_then(|l| l.split(':').nth(1)).unwrap_or_default().trim().to_owned();
+    let field = |text: &str, name: &str| {
+        text.lines()
+            .find(|l| l.starts_with(name))
+            .and_then(|l| l.split(':').nth(1))
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
     json!({
         "cpu": field(&read("/proc/cpuinfo"), "model name"),
         "cores": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),

@@ -10,15 +10,32 @@ use super::series::Series;
 
 /// The writer at full speed until the replica has all.
 pub fn run(wanted: &Wanted, cluster: &Cluster, report: &mut Report) {
-    for (size, rows, least) in [(1, 100_000, 0.25), (100, 500_000, 0.15), (1000, 500_000, 0.0)] {
+    for (size, rows, least) in [
+        (1, 100_000, 0.25),
+        (100, 500_000, 0.15),
+        (1000, 500_000, 0.0),
+    ] {
         let name = format!("end to end: {size} rows a transaction");
         if !wanted.row(&name) {
             continue;
         }
-        let target = if least > 0.0 { Target::Share(least) } else { Target::None };
-        let mut row = Row::new(name, "rows/s", "plain SQLite, the same transactions", target);
+        let target = if least > 0.0 {
+            Target::Share(least)
+        } else {
+            Target::None
+        };
+        let mut row = Row::new(
+            name,
+            "rows/s",
+            "plain SQLite, the same transactions",
+            target,
+        );
         let (mut writing, mut cpu) = (Series::default(), [const { Series(Vec::new()) }; 3]);
-        let daemons = [cluster.a.pid(), cluster.b.as_ref().unwrap().pid(), cluster.broker.pid()];
+        let daemons = [
+            cluster.a.pid(),
+            cluster.b.as_ref().unwrap().pid(),
+            cluster.broker.pid(),
+        ];
         for _ in 0..wanted.rounds {
             let from = cluster.next_id();
             let plain = cluster.plain.insert(from, rows, size);
@@ -30,7 +47,10 @@ pub fn run(wanted: &Wanted, cluster: &Cluster, report: &mut Report) {
             for ((series, pid), before) in cpu.iter_mut().zip(daemons).zip(before) {
                 series.push((cpu_seconds(pid) - before) / rows as f64 * 1e6);
             }
-            row.round(rows as f64 / plain.as_secs_f64(), rows as f64 / took.as_secs_f64());
+            row.round(
+                rows as f64 / plain.as_secs_f64(),
+                rows as f64 / took.as_secs_f64(),
+            );
         }
         row.notes.push(format!("the app alone took {:.2} s of it; CPU a row: node A {:.1} us, node B {:.1} us, broker {:.1} us", writing.median(), cpu[0].median(), cpu[1].median(), cpu[2].median()));
         report.add(row);
@@ -63,7 +83,12 @@ pub fn app_wait(wanted: &Wanted, cluster: &Cluster, report: &mut Report) {
     if !wanted.row("app wait") {
         return;
     }
-    let mut row = Row::new("app wait: p99 of a commit on the node that applies", "ms", "the same commits when nothing comes in", Target::Times(f64::INFINITY, Some(10.0)));
+    let mut row = Row::new(
+        "app wait: p99 of a commit on the node that applies",
+        "ms",
+        "the same commits when nothing comes in",
+        Target::Times(f64::INFINITY, Some(10.0)),
+    );
     let mut longest = Series::default();
     let path = cluster.folder_of("b").join("app.db");
     for _ in 0..wanted.rounds {
@@ -73,7 +98,9 @@ pub fn app_wait(wanted: &Wanted, cluster: &Cluster, report: &mut Report) {
             let writing = scope.spawn(|| {
                 let mut waits = Series::default();
                 while cluster_has_not(&path, from + ROWS - 1) {
-                    waits.0.append(&mut commits(&path, Instant::now() + Duration::from_millis(500)).0);
+                    waits
+                        .0
+                        .append(&mut commits(&path, Instant::now() + Duration::from_millis(500)).0);
                 }
                 waits
             });
@@ -83,7 +110,8 @@ pub fn app_wait(wanted: &Wanted, cluster: &Cluster, report: &mut Report) {
         longest.push(busy.max());
         row.round(idle, busy.quantile(0.99));
     }
-    row.notes.push(format!("the longest of all: {:.1} ms", longest.max()));
+    row.notes
+        .push(format!("the longest of all: {:.1} ms", longest.max()));
     report.add(row);
 }
 
@@ -94,7 +122,10 @@ fn cluster_has_not(path: &std::path::Path, id: i64) -> bool {
 /// Commits of one row, 200 a second, until `end`: how long each took in milliseconds.
 fn commits(path: &std::path::Path, end: Instant) -> Series {
     let app = super::app::App::open(path);
-    let mut stmt = app.conn.prepare("UPDATE probes SET v = v + 1 WHERE id = 1").unwrap();
+    let mut stmt = app
+        .conn
+        .prepare("UPDATE probes SET v = v + 1 WHERE id = 1")
+        .unwrap();
     let mut waits = Series::default();
     while Instant::now() < end {
         let started = Instant::now();
@@ -111,7 +142,12 @@ pub fn memory(wanted: &Wanted, cluster: &Cluster, report: &mut Report) {
     if !wanted.row("memory") {
         return;
     }
-    let mut large = Row::new("memory: peak RSS, one transaction of 1 M rows", "MB", "", Target::AtMost(200.0));
+    let mut large = Row::new(
+        "memory: peak RSS, one transaction of 1 M rows",
+        "MB",
+        "",
+        Target::AtMost(200.0),
+    );
     let mut after = Row::new("memory: RSS after load", "MB", "", Target::None);
     let from = cluster.next_id();
     cluster.app_a.insert(from, ROWS, ROWS);
