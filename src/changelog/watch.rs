@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use inotify::{Inotify, WatchDescriptor, WatchMask};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 use rusqlite::Connection;
 
 use crate::sqlite::connection::data_version;
@@ -21,9 +22,13 @@ use crate::sqlite::error::SqliteError;
 /// The slow poll behind the events.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Steps at which the version is asked after an event that showed no new one. Measured: the commit is visible within 100 µs of its event in
-/// most cases; what takes longer (a large transaction that spills) makes further events.
-const STEPS_US: [u64; 8] = [20, 40, 80, 160, 320, 640, 1280, 3000];
+/// First and longest pause after an event that showed no new version. Measured: the commit is visible within 100 µs of its event in most cases; what
+/// takes longer (a large transaction that spills) makes further events.
+const FIRST_PAUSE: Duration = Duration::from_micros(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(3);
+
+/// Longest pause between two looks while event follows event and nothing is committed.
+const BUSY_PAUSE: Duration = Duration::from_micros(640);
 
 /// Watches one database.
 pub struct Watch {
@@ -96,17 +101,39 @@ impl Watch {
                     std::thread::sleep(interval.min(left).min(Duration::from_millis(500)))
                 }
                 None => {
-                    if self.event(left.min(POLL)) {
-                        for step in STEPS_US {
-                            if self.changed(reader)? {
-                                return Ok(true);
-                            }
-                            std::thread::sleep(Duration::from_micros(step));
-                        }
+                    if self.event(left.min(POLL)) && self.commit_follows(reader, deadline, stop)? {
+                        return Ok(true);
                     }
                 }
             }
         }
+    }
+
+    /// After an event: looks for the commit at growing pauses. They end early at the next event, for the first may have belonged to a commit that
+    /// was seen already, and the next commit is not to wait for the end of its pauses.
+    fn commit_follows(
+        &mut self,
+        reader: &Connection,
+        deadline: Instant,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<bool, SqliteError> {
+        let (mut pause, mut busy) = (FIRST_PAUSE, FIRST_PAUSE);
+        while pause <= LONGEST_PAUSE {
+            if self.changed(reader)? {
+                return Ok(true);
+            }
+            if stop() || Instant::now() >= deadline {
+                break;
+            }
+            if self.event(pause) {
+                std::thread::sleep(busy);
+                busy = (busy * 2).min(BUSY_PAUSE);
+                pause = FIRST_PAUSE;
+            } else {
+                pause *= 2;
+            }
+        }
+        Ok(false)
     }
 
     /// Whether another connection has committed since the last time this was asked.
@@ -127,13 +154,11 @@ impl Watch {
             std::thread::sleep(timeout);
             return false;
         };
-        // Rounded up: a timeout of zero would spin.
-        let millis = u16::try_from(timeout.as_millis())
-            .unwrap_or(u16::MAX)
-            .max(1);
-        let ready = poll(
+        // In nanoseconds: pauses are shorter than the millisecond that `poll` knows.
+        let ready = ppoll(
             &mut [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)],
-            PollTimeout::from(millis),
+            Some(TimeSpec::from_duration(timeout)),
+            None,
         )
         .is_ok_and(|n| n > 0);
         if !ready {
