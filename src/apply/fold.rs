@@ -429,8 +429,7 @@ impl Fold<'_, '_> {
         Ok(())
     }
 
-    /// Removes the other rows that a row collides with on UNIQUE indexes. `written`: the row itself is about to be written; otherwise a pending change of
-    /// ours stands in its place.
+    /// Removes the other rows that a row collides with on UNIQUE indexes, but for those that it spares.
     ///
     /// An echo whose row we have changed since leaves our pending whole rows alone: the app has handed the value on from one to the other, our later
     /// batches overwrite both, and what a row that will be overwritten holds in the fold until then is nobody's business.

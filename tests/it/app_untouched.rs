@@ -237,3 +237,24 @@ fn cleanup_through_a_running_daemon_publishes_removes_and_stops() {
     });
     cluster[1].assert_running();
 }
+
+#[test]
+fn cleanup_without_a_broker_says_exactly_what_it_drops() {
+    let mut cluster = Cluster::prepared(1, SCHEMA);
+    let before = schema(&cluster[0].database());
+    cluster[0].start_replicating();
+    cluster.server.kill();
+    cluster[0].stop();
+    cluster[0].sql("INSERT INTO users VALUES(2, 'pending', 2), (3, 'too', 3)");
+    let rows = cluster[0].dump();
+    let cleaned = cluster[0].run(&["-cleanup"]);
+    assert_eq!(cleaned.code, Some(0), "{}", cleaned.said);
+    assert!(
+        cleaned.said.contains("dropped")
+            && cleaned.said.contains("users: 2")
+            && cleaned.said.contains("audit: 2"),
+        "{}",
+        cleaned.said
+    );
+    check_clean(&cluster[0], &before, &rows);
+}

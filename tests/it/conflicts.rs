@@ -179,8 +179,8 @@ fn a_long_fight_over_few_rows_ends_the_same_everywhere() {
     cluster.assert_running();
 }
 
-#[test]
-fn a_unique_value_that_one_app_hands_from_row_to_row_is_never_lost() {
+/// One app moves a UNIQUE value from row to row; `others` is what the apps of the other nodes do meanwhile.
+fn hand_on(others_do: impl Fn(u64, u64) -> String + Sync) -> Cluster {
     const ROUNDS: i64 = 400;
     let cluster = Cluster::new(3, 1, SCHEMA);
     let done = Done::default();
@@ -188,18 +188,14 @@ fn a_unique_value_that_one_app_hands_from_row_to_row_is_never_lost() {
         let _end = done.on_drop();
         let (first, others) = cluster.nodes.split_first().unwrap();
         for node in others {
-            let done = &done;
+            let (done, others_do) = (&done, &others_do);
             // Batches of others between the first node's: its echoes come into a database that has moved on.
             scope.spawn(move || {
                 let app = node.app();
                 let mut n = 0_u64;
                 while !done.is_said() {
                     n += 1;
-                    app.execute_batch(&format!(
-                        "INSERT OR REPLACE INTO t VALUES({}, {n}, 'busy')",
-                        node.id * 100 + n % 10
-                    ))
-                    .unwrap();
+                    app.execute_batch(&others_do(node.id, n)).unwrap();
                 }
             });
         }
@@ -240,6 +236,17 @@ fn a_unique_value_that_one_app_hands_from_row_to_row_is_never_lost() {
         ROUNDS
     );
     assert!(dump["u"].len() as i64 > ROUNDS / 4);
+    cluster
+}
+
+#[test]
+fn a_unique_value_that_one_app_hands_from_row_to_row_is_never_lost() {
+    let cluster = hand_on(|node, n| {
+        format!(
+            "INSERT OR REPLACE INTO t VALUES({}, {n}, 'busy')",
+            node * 100 + n % 10
+        )
+    });
     // One app wrote this table: there was nothing to lose to.
     for node in &cluster.nodes {
         assert_eq!(
@@ -249,4 +256,11 @@ fn a_unique_value_that_one_app_hands_from_row_to_row_is_never_lost() {
             node.id
         );
     }
+}
+
+#[test]
+fn a_unique_value_is_handed_on_while_others_change_other_columns_of_its_rows() {
+    hand_on(|node, n| {
+        format!("UPDATE u SET name = 'node {node}, {n}' WHERE id > (SELECT max(id) - 3 FROM u)")
+    });
 }

@@ -132,6 +132,59 @@ fn a_damaged_database_is_refused_by_name() {
     );
 }
 
+#[test]
+fn an_older_copy_of_the_database_put_back_catches_up_and_loses_nothing() {
+    let mut cluster = Cluster::new(2, 1, SCHEMA);
+    cluster[0].sql("INSERT INTO t VALUES(1, 'one'), (2, 'two')");
+    cluster.converge();
+    let copy = cluster[0].folder.join("copy.db");
+    cluster[0].sql(&format!("VACUUM INTO '{}'", copy.display()));
+    // What comes after the copy, from both.
+    cluster[0].sql("INSERT INTO t VALUES(3, 'after'); UPDATE t SET v = 'newer' WHERE id = 1");
+    cluster[1].sql("INSERT INTO t VALUES(4, 'other'); DELETE FROM t WHERE id = 2");
+    cluster.converge();
+    cluster[0].stop();
+    for name in ["app.db", "app.db-wal", "app.db-shm"] {
+        let _ = std::fs::remove_file(cluster[0].folder.join(name));
+    }
+    std::fs::rename(&copy, cluster[0].database()).unwrap();
+    // The app writes before the daemon knows; its change-log ids are those that others had before.
+    cluster[0].sql("PRAGMA journal_mode = WAL; INSERT INTO t VALUES(5, 'on the old copy'); UPDATE t SET v = 'newest' WHERE id = 1");
+    cluster[0].start();
+    let dump = cluster.converge();
+    assert_eq!(dump["t"].len(), 4);
+    for (id, v) in [
+        (1, "newest"),
+        (3, "after"),
+        (4, "other"),
+        (5, "on the old copy"),
+    ] {
+        assert_eq!(
+            cluster[1].integer(&format!(
+                "SELECT count(*) FROM t WHERE id = {id} AND v = '{v}'"
+            )),
+            1,
+            "{id}"
+        );
+    }
+}
+
+#[test]
+fn a_copy_of_a_nodes_database_joins_as_another_node() {
+    let mut cluster = Cluster::new(2, 1, SCHEMA);
+    cluster[0].sql("INSERT INTO t VALUES(1, 'one')");
+    cluster.converge();
+    let third = Node::bare(3, &cluster.server.url());
+    cluster[0].sql(&format!("VACUUM INTO '{}'", third.database().display()));
+    cluster[1].sql("INSERT INTO t VALUES(2, 'after the copy')");
+    cluster.nodes.push(third);
+    cluster[2].sql("PRAGMA journal_mode = WAL");
+    cluster[2].start();
+    cluster[2].sql("INSERT INTO t VALUES(3, 'three')");
+    assert_eq!(cluster.converge()["t"].len(), 3);
+    cluster.assert_running();
+}
+
 /// A file system of this size, unmounted with the value. `None` where mounting is not permitted.
 struct Mount(PathBuf, #[allow(dead_code)] tempfile::TempDir);
 

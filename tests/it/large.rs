@@ -99,3 +99,61 @@ fn a_transaction_of_300_000_rows_appears_at_once_and_in_bounded_memory() {
         eprintln!("node {}: {peak} KiB at most", node.id);
     }
 }
+
+#[test]
+fn a_large_transaction_whose_publisher_and_broker_die_half_way_appears_at_once() {
+    const ROWS: i64 = 60_000;
+    let mut cluster = Cluster::new(
+        2,
+        3,
+        "CREATE TABLE a(id INTEGER PRIMARY KEY, noise BLOB); CREATE TABLE b(id INTEGER PRIMARY KEY, noise BLOB)",
+    );
+    let done = Done::default();
+    let replica = cluster[1].database();
+    std::thread::scope(|scope| {
+        let _end = done.on_drop();
+        let watcher = scope.spawn(|| {
+            let conn = app::look(&replica).unwrap();
+            let mut seen = vec![];
+            while !done.is_said() {
+                let found = app::integer(
+                    &conn,
+                    "SELECT (SELECT count(*) FROM a) + (SELECT count(*) FROM b)",
+                );
+                if seen.last() != Some(&found) {
+                    seen.push(found);
+                }
+            }
+            seen
+        });
+        for (round, kill_server) in [(1, false), (2, true), (3, false)] {
+            cluster[0].sql(&format!(
+                "BEGIN;
+                 WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS}) INSERT INTO a SELECT {round} * 1000000 + i, randomblob(100) FROM n;
+                 INSERT INTO b SELECT id, noise FROM a WHERE id > {round} * 1000000;
+                 COMMIT"
+            ));
+            // At growing distances from the commit: in the scan, between the pieces, before the commit record, behind it.
+            for delay in [20, 60, 120, 200] {
+                std::thread::sleep(std::time::Duration::from_millis(delay));
+                cluster[0].kill();
+                if kill_server {
+                    cluster.server.kill();
+                    cluster.server.restart();
+                }
+                cluster[0].spawn();
+            }
+            cluster.converge();
+        }
+        done.say();
+        assert_eq!(watcher.join().unwrap(), [0, 2 * ROWS, 4 * ROWS, 6 * ROWS]);
+    });
+    for node in &cluster.nodes {
+        assert!(
+            node.peak_memory() < MEMORY,
+            "node {} had {} KiB resident",
+            node.id,
+            node.peak_memory()
+        );
+    }
+}

@@ -220,6 +220,50 @@ fn an_app_that_writes_at_full_speed_does_not_shut_out_what_others_wrote() {
 }
 
 #[test]
+fn a_daemon_that_waits_for_a_lock_can_be_stopped() {
+    let mut cluster = Cluster::prepared(1, SCHEMA);
+    let app = cluster[0].app();
+    app.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for by_flag in [false, true] {
+        cluster[0].spawn();
+        cluster[0].wait_log("waiting for the database");
+        if by_flag {
+            let asked = cluster[0].run(&["-stop"]);
+            assert_eq!(asked.code, Some(0), "{}", asked.said);
+        } else {
+            cluster[0].signal(Signal::SIGTERM);
+        }
+        assert_eq!(cluster[0].wait_end().code, Some(0));
+    }
+    app.execute_batch("ROLLBACK").unwrap();
+    // And one that waits for the lock with changes to apply.
+    cluster[0].start_replicating();
+    app.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let ended = cluster[0].terminate();
+    assert_eq!(ended.code, Some(0), "{}", ended.said);
+}
+
+#[test]
+fn a_second_signal_stops_at_once_and_loses_nothing() {
+    let mut cluster = Cluster::new(2, 1, SCHEMA);
+    cluster[0].wait_log("replicating position");
+    // Its echo cannot be folded, so that the drain has to wait.
+    let app = cluster[0].app();
+    app.execute_batch(
+        "INSERT INTO t VALUES(1, 'x'); BEGIN IMMEDIATE; INSERT INTO t VALUES(2, 'y')",
+    )
+    .unwrap();
+    cluster[0].signal(Signal::SIGTERM);
+    cluster[0].wait_log("stopping");
+    cluster[0].signal(Signal::SIGTERM);
+    let ended = cluster[0].wait_end();
+    assert_eq!(ended.code, Some(0), "{}", ended.said);
+    app.execute_batch("COMMIT").unwrap();
+    cluster[0].start();
+    assert_eq!(cluster.converge()["t"].len(), 2);
+}
+
+#[test]
 fn a_port_in_use_is_said_at_the_start() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();

@@ -18,6 +18,7 @@ mod counter;
 mod files;
 mod large;
 mod life;
+mod limits;
 mod modes;
 mod outages;
 mod replication;

@@ -1,6 +1,6 @@
 //! Nodes that only read or only write, and switching back.
 
-use crate::harness::{Cluster, Node, eventually};
+use crate::harness::{Cluster, Node, eventually, node};
 
 const SCHEMA: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, v)";
 
@@ -133,4 +133,34 @@ fn tables_that_are_left_out_stay_at_home() {
         0
     );
     cluster.assert_running();
+}
+
+#[test]
+fn two_clusters_share_one_server() {
+    let server = node::broker();
+    let mut nodes: Vec<Node> = [(1, "red"), (2, "red"), (1, "blue"), (2, "blue")]
+        .into_iter()
+        .map(|(id, cluster)| {
+            let mut node = Node::new(id, &server.url(), SCHEMA);
+            node.sections.push_str(&format!(
+                "stream_prefix = \"{cluster}\"\nsubject_prefix = \"{cluster}-log\"\n"
+            ));
+            node
+        })
+        .collect();
+    for node in &mut nodes {
+        node.start_replicating();
+    }
+    nodes[0].sql("INSERT INTO t VALUES(1, 'red')");
+    nodes[3].sql("INSERT INTO t VALUES(1, 'blue'), (2, 'blue')");
+    eventually("red is red", || {
+        nodes[1].integer("SELECT count(*) FROM t WHERE v = 'red'") == 1
+    });
+    eventually("blue is blue", || {
+        nodes[2].integer("SELECT count(*) FROM t WHERE v = 'blue'") == 2
+    });
+    assert_eq!(
+        nodes[0].integer("SELECT count(*) FROM t") + nodes[3].integer("SELECT count(*) FROM t"),
+        3
+    );
 }
