@@ -24,6 +24,9 @@ const ROUNDS: usize = 21;
 
 type Row = Vec<OwnedValue>;
 
+/// One section encoded or decoded.
+type Work<'a> = Box<dyn Fn() -> usize + 'a>;
+
 fn main() {
     let rows: Vec<Row> = (0..ROWS as i64).map(row).collect();
     let tables = [TableDefinition {
@@ -38,7 +41,7 @@ fn main() {
     assert_eq!(decode_low(&low), rows);
     assert_eq!(decode_serde(&serde), rows);
     assert_eq!(decode_ours_owned(&ours, &tables), rows);
-    let mut contests: Vec<(&str, Box<dyn Fn() -> usize>, Vec<f64>)> = vec![
+    let mut contests: Vec<(&str, Work<'_>, Vec<f64>)> = vec![
         (
             "minicbor, encode",
             Box::new(|| encode_ours(&rows).len()),

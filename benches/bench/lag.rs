@@ -94,7 +94,8 @@ async fn bare(url: &str, database: &Path) -> Series {
     let from = app.highest("probes") + 1;
     let watching = watch(database, from);
     // A thread of its own, as an application's would be, woken by the runtime.
-    let (sender, received) = std::sync::mpsc::channel::<i64>();
+    // Holds all that will come, so that sending never waits.
+    let (sender, received) = std::sync::mpsc::sync_channel::<i64>(COUNT as usize);
     let writing = std::thread::spawn(move || {
         let mut insert = app
             .conn

@@ -149,6 +149,8 @@ impl Row {
 pub struct Report {
     rounds: usize,
     rows: Vec<Row>,
+    machine: Value,
+    revision: String,
     /// The broker's version.
     pub nats_server: String,
 }
@@ -159,6 +161,8 @@ impl Report {
         Self {
             rounds,
             rows: Vec::new(),
+            machine: machine(),
+            revision: command("git", &["describe", "--always", "--dirty"]),
             nats_server: String::new(),
         }
     }
@@ -222,10 +226,10 @@ impl Report {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks/latest.json");
         let report = json!({
             "at": time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
-            "machine": machine(),
+            "machine": self.machine,
             "versions": {
                 "harmonylite": env!("CARGO_PKG_VERSION"),
-                "revision": command("git", &["describe", "--always", "--dirty"]),
+                "revision": self.revision,
                 "sqlite": rusqlite::version(),
                 "nats-server": self.nats_server,
                 "rustc": command("rustc", &["--version"]),
@@ -255,7 +259,7 @@ fn machine() -> Value {
         "cores": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
         "memory": field(&read("/proc/meminfo"), "MemTotal"),
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
-        "load_before": read("/proc/loadavg").trim(),
+        "load_at_start": read("/proc/loadavg").trim(),
     })
 }
 

@@ -42,10 +42,16 @@ const HOLD_STEP: Duration = Duration::from_millis(5);
 const ECHO_REST: Duration = Duration::from_millis(20);
 const ECHOES: usize = 64;
 
-/// While the app is writing, the write lock is left alone for four times as long as we held it, within these bounds. SQLite's busy handler sleeps 1 ms
-/// first: an app that found the lock held finds it free then.
-const LEAVE_LEAST: Duration = Duration::from_millis(2);
-const LEAVE_MOST: Duration = Duration::from_millis(20);
+/// While the app is writing, a transaction of ours ends sooner, and the write lock is then left alone. SQLite's busy handler tries again after 1, 3, 8,
+/// 18, 33 ms: an app that found the lock held finds it free at one of the first of these if the lock rests for as long as it was held, for 3 ms
+/// after more than 1 ms, and for 1 ms in any case.
+const HOLD_LOCK_SHORTER: Duration = Duration::from_millis(3);
+const LEAVE_LEAST: Duration = Duration::from_millis(1);
+const LEAVE_LONGER: Duration = Duration::from_millis(3);
+const LEAVE_MOST: Duration = Duration::from_millis(25);
+
+/// How long an app that has written counts as writing. An app that waits for our lock does not write meanwhile.
+const APP_WRITES: Duration = Duration::from_secs(10);
 
 /// How long pieces alone may wait for company before they move the position.
 const IDLE: Duration = Duration::from_millis(500);
@@ -67,6 +73,8 @@ pub struct ConsumeLoop {
     holding: Option<(BatchNumber, Instant)>,
     /// When the oldest message that waits came.
     since: Option<Instant>,
+    /// When the app was last seen to have written.
+    app_wrote: Option<Instant>,
     /// The write lock is left to the app until then.
     leave_until: Option<Instant>,
     mirrored: Option<(Instant, Sequence)>,
@@ -86,6 +94,7 @@ impl ConsumeLoop {
             permits: Vec::new(),
             holding: None,
             since: None,
+            app_wrote: None,
             leave_until: None,
             mirrored: None,
             tidied: Instant::now(),
@@ -200,7 +209,11 @@ impl ConsumeLoop {
             };
         }
         let options = ApplyOptions {
-            max_time: HOLD_LOCK,
+            max_time: if self.app_is_writing() {
+                HOLD_LOCK_SHORTER
+            } else {
+                HOLD_LOCK
+            },
             through,
             patience: LOCK_PATIENCE,
             stop: &stop,
@@ -230,9 +243,12 @@ impl ConsumeLoop {
         self.permits
             .drain(..applied.consumed.min(self.permits.len()));
         self.since = (!self.messages.is_empty()).then(Instant::now);
-        self.leave_until = applied
-            .contended
-            .then(|| Instant::now() + (applied.held * 4).clamp(LEAVE_LEAST, LEAVE_MOST));
+        if applied.contended {
+            self.app_wrote = Some(Instant::now());
+        }
+        self.leave_until = self
+            .app_is_writing()
+            .then(|| Instant::now() + leave_for(applied.held));
         if let Some(passed) = passed {
             engine.echo(&applied.echoes, passed);
             self.measure(applied);
@@ -300,6 +316,10 @@ impl ConsumeLoop {
         } else if !engine.is_halted() {
             engine.status.set_apply_paused(None);
         }
+    }
+
+    fn app_is_writing(&self) -> bool {
+        self.app_wrote.is_some_and(|at| at.elapsed() < APP_WRITES)
     }
 
     /// Until the schema changes, a message comes that may matter to shutdown, or a while has passed.
@@ -429,4 +449,14 @@ impl ConsumeLoop {
             tracing::debug!(error = %e, "could not tidy; trying again later");
         }
     }
+}
+
+/// How long the write lock rests after a transaction that held it this long.
+fn leave_for(held: Duration) -> Duration {
+    let least = if held > LEAVE_LEAST {
+        LEAVE_LONGER
+    } else {
+        LEAVE_LEAST
+    };
+    held.clamp(least, LEAVE_MOST)
 }
