@@ -64,7 +64,9 @@ fn run(seed: u64, worker: usize, without: &HashSet<usize>, trace: bool) -> Outco
 }
 
 fn env(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|v| v.parse().ok())
+    [name.to_owned(), format!("HARMONYLITE_{name}")]
+        .iter()
+        .find_map(|n| std::env::var(n).ok()?.parse().ok())
 }
 
 /// What a failure is about, without its numbers.
@@ -268,18 +270,19 @@ const REGRESSIONS: &[(u64, &str)] = &[
         "a row without a key in the way of what comes in was never removed",
     ),
     (
-        145,
-        "an own batch of a life that the file does not know emptied the change log",
+        720,
+        "an own batch of a life that the file does not know retired what was still to be written",
     ),
     (
-        429,
-        "the same, with the ids that begin anew below the watermark of the scan",
+        66,
+        "an echo that had changed something let the echoes after it be skipped",
     ),
+    (27, "an own earlier write gave up own later rows"),
     (
-        479,
+        241,
         "BEGIN IMMEDIATE that broke off left its transaction open",
     ),
-    (175, "a scan that broke off left its snapshot open"),
+    (7, "a scan that broke off left its snapshot open"),
 ];
 
 /// Fixed seeds of a plain run.
