@@ -23,6 +23,7 @@ mod world;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -303,7 +304,7 @@ fn bar(n: u64, of: u64) -> String {
     format!("[{}{}]", "#".repeat(full), " ".repeat(30 - full.min(30)))
 }
 
-fn main() {
+fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let threads = env("THREADS").map_or_else(
         || std::thread::available_parallelism().map_or(2, usize::from),
@@ -314,11 +315,11 @@ fn main() {
         for w in [900, 901, 902] {
             let _ = std::fs::remove_dir_all(folder(w));
         }
-        std::process::exit(i32::from(!clean));
+        return ExitCode::from(u8::from(!clean));
     }
     #[cfg(feature = "planted-bugs")]
     if env("SEEDS").is_none() {
-        std::process::exit(i32::from(!planted(env("MOST").unwrap_or(2000))));
+        return ExitCode::from(u8::from(!planted(env("MOST").unwrap_or(2000))));
     }
     let start = env("START").unwrap_or(1);
     let fresh = rand_seed();
@@ -366,7 +367,7 @@ fn main() {
     if thin {
         println!("FAILED: in {n} seeds this never happened: {never:?}");
     }
-    std::process::exit(i32::from(thin || !totals.failed.is_empty()));
+    ExitCode::from(u8::from(thin || !totals.failed.is_empty()))
 }
 
 /// Plants one bug after the other and looks how many seeds it takes to find it.
