@@ -58,6 +58,16 @@ mod with_feature {
         NewestNotKept,
         /// Pending cells are overwritten.
         CellsNotKept,
+        /// Rows without a key stay in the way of what comes in.
+        KeylessStays,
+        /// A batch of a life that this file knows nothing of retires ids that it has yet to give.
+        RetiresTheFuture,
+        /// An own earlier write gives up own later ones.
+        GivesWayToItself,
+        /// A transaction whose BEGIN breaks off stays open.
+        BeginLeftOpen,
+        /// A scan that breaks off keeps its snapshot.
+        SnapshotLeftOpen,
         /// Sections of a batch are read in another order.
         SectionsReversed,
     }

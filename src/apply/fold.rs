@@ -468,7 +468,12 @@ impl Fold<'_, '_> {
                 )?
             };
             let Some(terms) = terms else { continue };
-            for lost in rows::take_keyless(self.ctx.conn, table, index, &terms)? {
+            let keyless = if planted!(KeylessStays) {
+                Vec::new()
+            } else {
+                rows::take_keyless(self.ctx.conn, table, index, &terms)?
+            };
+            for lost in keyless {
                 for (column, value) in table.columns.iter().zip(&lost) {
                     self.record(&Conflict {
                         table: &table.name,
@@ -485,7 +490,10 @@ impl Fold<'_, '_> {
             for other in rows::colliding(self.ctx.conn, table, index, &terms, key)? {
                 let other: Vec<Value<'_>> = other.iter().map(OwnedValue::as_value).collect();
                 let pending = self.pending(plan, &other).map(|p| p.all);
-                if spare == Spare::PendingWhole && pending == Some(Reduced::Whole) {
+                if spare == Spare::PendingWhole
+                    && pending == Some(Reduced::Whole)
+                    && !planted!(GivesWayToItself)
+                {
                     continue;
                 }
                 self.remove(plan, &other)?;

@@ -48,7 +48,11 @@ pub fn retire(
         let Some(newest) = newest(conn, table)? else {
             return Ok(Retired::Some);
         };
-        let up_to = last.min(newest);
+        let up_to = if planted!(RetiresTheFuture) {
+            last
+        } else {
+            last.min(newest)
+        };
         let below = if newest == up_to && !planted!(NewestNotKept) {
             up_to.saturating_sub(1)
         } else {

@@ -83,7 +83,9 @@ pub fn scan(
     }
     let scanned = scan_snapshot(reader, captured, in_flight, publisher, writer);
     // Nothing was written: whatever happened inside, the snapshot is let go of, and what was decided holds.
-    rollback(reader);
+    if !planted!(SnapshotLeftOpen) || scanned.is_ok() {
+        rollback(reader);
+    }
     scanned
 }
 

@@ -23,6 +23,7 @@ mod world;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -64,7 +65,9 @@ fn run(seed: u64, worker: usize, without: &HashSet<usize>, trace: bool) -> Outco
 }
 
 fn env(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|v| v.parse().ok())
+    [name.to_owned(), format!("HARMONYLITE_{name}")]
+        .iter()
+        .find_map(|n| std::env::var(n).ok()?.parse().ok())
 }
 
 /// What a failure is about, without its numbers.
@@ -268,18 +271,19 @@ const REGRESSIONS: &[(u64, &str)] = &[
         "a row without a key in the way of what comes in was never removed",
     ),
     (
-        145,
-        "an own batch of a life that the file does not know emptied the change log",
+        720,
+        "an own batch of a life that the file does not know retired what was still to be written",
     ),
     (
-        429,
-        "the same, with the ids that begin anew below the watermark of the scan",
+        66,
+        "an echo that had changed something let the echoes after it be skipped",
     ),
+    (27, "an own earlier write gave up own later rows"),
     (
-        479,
+        241,
         "BEGIN IMMEDIATE that broke off left its transaction open",
     ),
-    (175, "a scan that broke off left its snapshot open"),
+    (7, "a scan that broke off left its snapshot open"),
 ];
 
 /// Fixed seeds of a plain run.
@@ -300,7 +304,7 @@ fn bar(n: u64, of: u64) -> String {
     format!("[{}{}]", "#".repeat(full), " ".repeat(30 - full.min(30)))
 }
 
-fn main() {
+fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let threads = env("THREADS").map_or_else(
         || std::thread::available_parallelism().map_or(2, usize::from),
@@ -311,11 +315,11 @@ fn main() {
         for w in [900, 901, 902] {
             let _ = std::fs::remove_dir_all(folder(w));
         }
-        std::process::exit(i32::from(!clean));
+        return ExitCode::from(u8::from(!clean));
     }
     #[cfg(feature = "planted-bugs")]
     if env("SEEDS").is_none() {
-        std::process::exit(i32::from(!planted(env("MOST").unwrap_or(2000))));
+        return ExitCode::from(u8::from(!planted(env("MOST").unwrap_or(2000))));
     }
     let start = env("START").unwrap_or(1);
     let fresh = rand_seed();
@@ -363,7 +367,7 @@ fn main() {
     if thin {
         println!("FAILED: in {n} seeds this never happened: {never:?}");
     }
-    std::process::exit(i32::from(thin || !totals.failed.is_empty()));
+    ExitCode::from(u8::from(thin || !totals.failed.is_empty()))
 }
 
 /// Plants one bug after the other and looks how many seeds it takes to find it.

@@ -190,7 +190,7 @@ pub fn read_pending(conn: &Connection, spec: &TableSpec, flying: &Flying) -> Out
         let before = out.get(&key).copied();
         // A row that was written whole since may be given up, whatever is on its way of it.
         let sent = flying.has(spec.name, get(2)?, get(3)?);
-        let flies = (sent || before.is_some_and(|b| b.1)) && (sent || kind == 2);
+        let flies = sent || (before.is_some_and(|b| b.1) && kind == 2);
         out.insert(key, (Pending::then(before.map(|b| b.0), kind, mask), flies));
     }
     Ok(out)
