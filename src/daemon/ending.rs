@@ -93,8 +93,11 @@ pub async fn drain(engine: &Arc<Engine>, session: &Session, time: Duration) {
             let replica = engine.replica();
             replica.batch_in_flight().is_some() || replica.pending_changes().unwrap_or(0) > 0
         });
-        if !left || !session.broker.is_connected() {
+        if !left {
             return;
+        }
+        if !session.broker.is_connected() {
+            break;
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(10)) => {}

@@ -51,7 +51,6 @@ const CLEANUP_DRAIN: Duration = Duration::from_secs(30);
 /// # Errors
 /// [`Fatal`] with the sentence to show.
 pub async fn run(config: Config, purpose: Purpose) -> Result<(), Fatal> {
-    let lock = InstanceLock::acquire(&config.db_path).map_err(|e| start::lock_fault(&e))?;
     let shutdown = Shutdown::new();
     signals::install(&shutdown).map_err(|e| {
         Fatal::new(
@@ -59,6 +58,7 @@ pub async fn run(config: Config, purpose: Purpose) -> Result<(), Fatal> {
             format!("could not listen for signals: {e}"),
         )
     })?;
+    let lock = InstanceLock::acquire(&config.db_path).map_err(|e| start::lock_fault(&e))?;
     let node = crate::change::position::NodeId(config.node_id);
     let status = Status::new(node, config.publish, config.replicate);
     let metrics =
