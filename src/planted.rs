@@ -1,5 +1,5 @@
 //! Bugs that the simulation's own test plants, one at a time, to see that it finds them: each leaves out one rule of the engine. Without the
-//! feature `planted-bugs` every [`planted!`] is the constant `false` and nothing of this is compiled.
+//! feature `planted-bugs` every `planted!` is the constant `false` and nothing of this is compiled.
 
 #[cfg(feature = "planted-bugs")]
 pub use with_feature::{Bug, is, plant};
