@@ -468,7 +468,8 @@ impl Fold<'_, '_> {
                 )?
             };
             let Some(terms) = terms else { continue };
-            let keyless = if planted!(KeylessStays) {
+            // They are no part of the fold, and go only for a row that is really written.
+            let keyless = if spare == Spare::PendingWhole || planted!(KeylessStays) {
                 Vec::new()
             } else {
                 rows::take_keyless(self.ctx.conn, table, index, &terms)?
