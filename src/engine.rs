@@ -125,16 +125,11 @@ impl Engine {
         echo.batch >= batch
     }
 
-    /// The last batch whose echo was folded.
+    /// The last batch whose echo was folded, and the last message that is done with: of one moment.
     #[must_use]
-    pub fn echoed(&self) -> BatchNumber {
-        self.lock_echo().batch
-    }
-
-    /// The last message that is done with.
-    #[must_use]
-    pub fn passed(&self) -> Sequence {
-        self.lock_echo().passed
+    pub fn landed(&self) -> (BatchNumber, Sequence) {
+        let echo = self.lock_echo();
+        (echo.batch, echo.passed)
     }
 
     /// A batch goes out for the first time.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{layout, triggers};
+use super::{layout, renames, triggers};
 use crate::change::table::Table;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::{quote, quote_list};
@@ -116,21 +116,23 @@ pub fn refresh(
     first: bool,
 ) -> Result<Captured, SqliteError> {
     let schema: Schema = read_schema(conn)?;
-    let known = read_known(conn)?;
-    let there = read_objects(conn)?;
-    let mut out = Captured {
-        warnings: schema.warnings,
-        refused: schema.refused,
-        ..Captured::default()
-    };
-    let mut desired: Vec<(triggers::Object, bool)> = Vec::new();
-    let mut fill: Vec<String> = Vec::new();
     let tables: Vec<Table> = schema
         .tables
         .into_iter()
         .filter(|t| wanted(&t.name))
         .collect();
-
+    let bare = read_objects(conn)?;
+    let mut warnings = schema.warnings;
+    warnings.append(&mut renames::follow(conn, &tables)?);
+    let known = read_known(conn)?;
+    let there = read_objects(conn)?;
+    let mut out = Captured {
+        warnings,
+        refused: schema.refused,
+        ..Captured::default()
+    };
+    let mut desired: Vec<(triggers::Object, bool)> = Vec::new();
+    let mut fill: Vec<String> = Vec::new();
     for table in &tables {
         let columns = describe(table.columns.iter().map(|c| c.name.as_str()));
         let key = describe(table.key_names());
@@ -146,13 +148,13 @@ pub fn refresh(
             key,
         };
         let log_there = there.contains_key(&layout::change_log(&table.name).to_ascii_lowercase());
-        if before.is_some() && !trigger_is_there(&there, table) {
+        if before.is_some() && !bears_trigger(&bare, table) {
             out.warnings.push(format!(
                 "the triggers on table \"{}\" were gone (a rebuilt table, or dropped by hand): what was written without them is not known",
                 table.name
             ));
         }
-        if before.is_some_and(|b| b.key != now.key) && log_there {
+        if before.is_some_and(|b| b.key != now.key) && log_there && !bears_trigger(&bare, table) {
             // Key values of the old log cannot be read as the new key's: log every row anew, whole.
             out.warnings.push(format!(
                 "table \"{}\" has a new primary key: all its rows are sent again",
@@ -310,10 +312,14 @@ fn read_objects(conn: &Connection) -> Result<HashMap<String, StoredObject>, Sqli
     .doing("read the schema")
 }
 
-fn trigger_is_there(there: &HashMap<String, StoredObject>, table: &Table) -> bool {
-    there
-        .get(&layout::trigger(&table.name, "insert").to_ascii_lowercase())
-        .is_some_and(|o| o.on.eq_ignore_ascii_case(&table.name))
+/// Whether the table bears an insert trigger of ours, under whatever name it was captured.
+fn bears_trigger(there: &HashMap<String, StoredObject>, table: &Table) -> bool {
+    there.values().any(|o| {
+        o.ours
+            && o.kind == "trigger"
+            && o.name.ends_with("_insert")
+            && o.on.eq_ignore_ascii_case(&table.name)
+    })
 }
 
 fn newest_app_trigger(there: &HashMap<String, StoredObject>, table: &str) -> Option<i64> {

@@ -19,10 +19,10 @@ pub fn change_log(table: &str) -> String {
     }
 }
 
-/// The notes of rows that a REPLACE may be about to remove.
+/// The notes of rows that a REPLACE may be about to remove. No trigger's name ends like it, whatever the table is called.
 #[must_use]
 pub fn notes(table: &str) -> String {
-    format!("{OWN_PREFIX}{table}_displaced")
+    format!("{OWN_PREFIX}{table}_displaced_rows")
 }
 
 /// A trigger on a table.

@@ -6,6 +6,7 @@
 pub mod install;
 pub mod layout;
 pub mod remove;
+pub mod renames;
 pub mod triggers;
 pub mod unique_sql;
 

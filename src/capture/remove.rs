@@ -20,7 +20,7 @@ pub fn remove_all(conn: &Connection) -> Result<usize, SqliteError> {
 /// SQLite's.
 pub fn remove_capture(conn: &Connection) -> Result<usize, SqliteError> {
     drop_objects(conn, &["trigger", "view", "table"], |name| {
-        name.ends_with("_change_log") || name.ends_with("_displaced")
+        name.ends_with("_change_log") || name.ends_with("_displaced_rows")
     })
 }
 

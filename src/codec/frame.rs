@@ -20,6 +20,9 @@ pub const HEADER: usize = 17;
 /// No body may be larger once decoded: SQLite's own bound for a row is 1 GB, and anything above it is an attack or damage.
 pub const MAX_RAW: usize = 1 << 30;
 
+/// No message may be larger once decoded: rows inside a commit record are bounded far below, and what is left are names and places.
+pub const MAX_RAW_MESSAGE: usize = 64 << 20;
+
 const MAGIC: [u8; 2] = *b"HL";
 const COMPRESSED: u8 = 1;
 
@@ -133,7 +136,11 @@ pub fn open(bytes: &[u8]) -> Result<(Kind, Cow<'_, [u8]>), FrameError> {
         return Err(FrameError::Damaged("its hash does not fit its bytes"));
     }
     let raw = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-    if raw > MAX_RAW {
+    let most = match kind {
+        Kind::Commit | Kind::Payload => MAX_RAW_MESSAGE,
+        Kind::Section => MAX_RAW,
+    };
+    if raw > most {
         return Err(FrameError::TooLarge(raw as u64));
     }
     match flags {

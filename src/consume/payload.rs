@@ -23,6 +23,9 @@ const CACHE_BYTES: usize = 16 << 20;
 /// Pieces fetched at once.
 const WINDOW: usize = 8;
 
+/// No honest section is longer.
+const LONGEST_SECTION: u64 = (frame::MAX_RAW + frame::HEADER) as u64;
+
 const FETCH_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why a batch's payload is not to be had.
@@ -132,6 +135,10 @@ async fn gather_section(
                 && let Ok(piece) = payload::decode(&body)
             {
                 out.extend_from_slice(piece.bytes);
+            }
+            // A record may repeat a piece a million times; its section is damaged as soon as it is longer than it says or can be.
+            if out.len() as u64 > section.length.min(LONGEST_SECTION) {
+                return Ok(out);
             }
         }
     }

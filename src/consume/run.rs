@@ -71,6 +71,8 @@ pub struct ConsumeLoop {
     messages: Vec<Incoming>,
     permits: Vec<tokio::sync::OwnedSemaphorePermit>,
     holding: Option<(BatchNumber, Instant)>,
+    /// The echo up to this batch was waited for in vain: until it comes, nothing more is held back for it.
+    given_up: Option<BatchNumber>,
     /// When the oldest message that waits came.
     since: Option<Instant>,
     /// When the app was last seen to have written.
@@ -93,6 +95,7 @@ impl ConsumeLoop {
             messages: Vec::new(),
             permits: Vec::new(),
             holding: None,
+            given_up: None,
             since: None,
             app_wrote: None,
             leave_until: None,
@@ -195,13 +198,21 @@ impl ConsumeLoop {
         let stop = move || shutdown.is_forced();
         let mut through = None;
         if let Some((batch, since)) = self.holding {
-            let me = engine.config.node_id;
-            let echo = self.messages.iter().find(|m| matches!(&m.body, Body::Batch(b) if b.record.node.0 == me && b.record.batch == batch)).map(|m| m.sequence);
+            let me = (engine.replica().node_id(), engine.replica().incarnation());
+            let echo = self.messages.iter().find(|m| matches!(&m.body, Body::Batch(b) if (b.record.node, Some(b.record.incarnation)) == me && b.record.batch == batch)).map(|m| m.sequence);
+            let landed = engine.landed().0;
+            self.given_up = self.given_up.filter(|g| *g > landed);
+            // What a former life has in flight has no number here, and stands in the stream already.
+            let given_up = batch == BatchNumber(0) || self.given_up.is_some_and(|g| batch <= g);
             through = match echo {
                 Some(at) => Some(at),
                 // It does not come: others' changes do not wait for ever.
                 None if engine.shutdown.is_requested() => self.messages.first().map(|m| m.sequence),
-                None if since.elapsed() >= HOLD_BATCH => self.messages.first().map(|m| m.sequence),
+                None if given_up => self.messages.first().map(|m| m.sequence),
+                None if since.elapsed() >= HOLD_BATCH => {
+                    self.given_up = Some(batch);
+                    self.messages.first().map(|m| m.sequence)
+                }
                 None => {
                     self.leave_until = Some(Instant::now() + HOLD_STEP);
                     return;

@@ -13,24 +13,40 @@ use crate::replica::Replica;
 
 /// Whether everything of ours is to be removed at the end, and who wants to know how it went.
 #[derive(Clone, Default)]
-pub struct CleanupRequest(Arc<Mutex<(bool, Vec<Reply>)>>);
+pub struct CleanupRequest(Arc<Mutex<Wanted>>);
+
+#[derive(Default)]
+struct Wanted {
+    wanted: bool,
+    given_up: bool,
+    replies: Vec<Reply>,
+}
 
 impl CleanupRequest {
     /// A cleanup is wanted.
     pub fn note(&self, reply: Option<Reply>) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.0 = true;
-        held.1.extend(reply);
+        let mut held = self.lock();
+        held.wanted = true;
+        held.replies.extend(reply);
     }
 
     /// Whether one is wanted.
     pub fn is_wanted(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
+        self.lock().wanted
+    }
+
+    /// Whether publishing was given up for lack of time, so that what is left is dropped and named.
+    pub fn is_given_up(&self) -> bool {
+        self.lock().given_up
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Wanted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells everybody who asked how it went.
     pub fn answer(&self, result: &Result<String, Fatal>) {
-        let replies = std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).1);
+        let replies = std::mem::take(&mut self.lock().replies);
         for reply in replies {
             reply.done(
                 result
@@ -50,11 +66,12 @@ pub async fn wanted(engine: &Arc<Engine>, purpose: Purpose) {
 }
 
 /// A cleanup without a broker does not wait for ever.
-pub fn give_up_after(engine: &Arc<Engine>, time: Duration) {
+pub fn give_up_after(engine: &Arc<Engine>, cleanup: &CleanupRequest, time: Duration) {
     // Not the engine: the removal at the end needs it for itself.
-    let shutdown = engine.shutdown.clone();
+    let (shutdown, cleanup) = (engine.shutdown.clone(), cleanup.clone());
     tokio::spawn(async move {
         tokio::time::sleep(time).await;
+        cleanup.lock().given_up = true;
         shutdown.force("the time for publishing what is pending is up");
     });
 }
@@ -96,7 +113,7 @@ pub async fn drain(engine: &Arc<Engine>, session: &Session, time: Duration) {
         if !left {
             return;
         }
-        if !session.broker.is_connected() {
+        if !session.broker.is_connected() || engine.is_halted() {
             break;
         }
         tokio::select! {

@@ -121,7 +121,7 @@ async fn serve(
     }));
     if purpose == Purpose::Cleanup {
         cleanup.note(None);
-        ending::give_up_after(&engine, CLEANUP_DRAIN);
+        ending::give_up_after(&engine, &cleanup, CLEANUP_DRAIN);
     }
 
     // Everything that needs the broker, beside the request to stop.
@@ -141,6 +141,7 @@ async fn serve(
         }
         None => Ok(()),
     };
+    let hurried = shutdown.is_forced() && !cleanup.is_given_up();
     status.set_stopping();
     notify::stopping("stopping");
     shutdown.request("end");
@@ -150,6 +151,10 @@ async fn serve(
     watchdog.abort();
     let outcome = outcome.and(engine.fatal());
     let result = match (outcome, cleanup.is_wanted()) {
+        (Ok(()), true) if hurried => Err(Fatal::new(
+            ExitCode::TempFail,
+            "stopped before everything was published: nothing was removed, run -cleanup again",
+        )),
         (Ok(()), true) => match Arc::try_unwrap(engine) {
             Ok(engine) => {
                 let config = engine.config.clone();

@@ -170,11 +170,8 @@ async fn acquire(engine: &Arc<Engine>, broker: &Broker) -> Result<NodeLease, Fat
     }
 }
 
-/// Batches under our id that stand in the stream behind our position, complete, in stream order.
-async fn own_batches_ahead(
-    engine: &Arc<Engine>,
-    broker: &Broker,
-) -> Result<Vec<(Sequence, IncomingBatch)>, Fatal> {
+/// Reads from our position to the end of the stream.
+async fn own_batches_ahead(engine: &Arc<Engine>, broker: &Broker) -> Result<Ahead, Fatal> {
     let me = NodeId(engine.config.node_id);
     let position = engine.replica().position().sequence;
     let folder = engine
@@ -204,24 +201,29 @@ async fn read_ahead(
     me: NodeId,
     position: Sequence,
     spool: &Arc<Spool>,
-) -> Result<Vec<(Sequence, IncomingBatch)>, payload::PayloadError> {
+) -> Result<Ahead, payload::PayloadError> {
     let state = broker.stream_state(ShardId::ORDER).await?;
-    let mut own = Vec::new();
+    let mut ahead = Ahead::default();
     // Where the history is broken the intake says so; what is still there is read all the same.
     let from = position.next().max(state.first);
     if state.last < from {
-        return Ok(own);
+        if state.last > position {
+            ahead.end = Some((state.last, 0));
+        }
+        return Ok(ahead);
     }
     let mut reader = broker.reader(ShardId::ORDER, from);
     let mut cache = PieceCache::default();
     loop {
         let message = reader.next().await?;
         let sequence = message.sequence;
-        match incoming::open(sequence, &message.payload).body {
+        let opened = incoming::open(sequence, &message.payload);
+        ahead.end = Some((sequence, opened.hash));
+        match opened.body {
             Body::Payload => cache.keep(sequence, message.payload),
             Body::Batch(mut batch) if batch.record.node == me => {
                 match payload::gather(broker, &mut cache, &mut batch, spool).await {
-                    Ok(()) => own.push((sequence, *batch)),
+                    Ok(()) => ahead.own.push((sequence, *batch)),
                     // Not readable on any node: it covers nothing.
                     Err(payload::PayloadError::Missing { .. }) => {}
                     Err(e) => return Err(e),
@@ -230,19 +232,29 @@ async fn read_ahead(
             Body::Batch(_) | Body::Unreadable { .. } | Body::Newer(_) => {}
         }
         if sequence >= state.last {
-            return Ok(own);
+            return Ok(ahead);
         }
     }
+}
+
+/// What stands in the stream behind our position.
+#[derive(Default)]
+struct Ahead {
+    /// Batches under our id, complete, in stream order.
+    own: Vec<(Sequence, IncomingBatch)>,
+    /// The last message and its hash (0 where it is there no more).
+    end: Option<(Sequence, u64)>,
 }
 
 /// An incarnation above all that were ever seen, recorded in KV and in the database before it is used; then what former ones have in flight.
 async fn begin_incarnation(
     engine: &Arc<Engine>,
     lease: &NodeLease,
-    ahead: Vec<(Sequence, IncomingBatch)>,
+    ahead: Ahead,
 ) -> Result<(Position, Publishers), Fatal> {
     const PATIENCE: Duration = Duration::from_secs(1);
     let seen = ahead
+        .own
         .iter()
         .map(|(_, b)| b.record.incarnation.counter)
         .max()
@@ -299,10 +311,18 @@ async fn begin_incarnation(
         tokio::time::sleep(backoff.next_wait()).await;
     }
     let mut replica = engine.replica();
-    let from = replica.position();
+    let mut from = replica.position();
+    // Who applies nothing needs nothing of what is there already.
+    if let Some((sequence, hash)) = ahead.end.filter(|_| !engine.config.replicate) {
+        from = Position {
+            sequence,
+            hash,
+            ..from
+        };
+    }
     let publishers = replica.publishers().clone();
     let mut judged = publishers.clone();
-    for (at, batch) in &ahead {
+    for (at, batch) in &ahead.own {
         replica
             .read_ahead(&mut judged, batch, *at)
             .map_err(|e| Fatal::new(ExitCode::Io, e))?;

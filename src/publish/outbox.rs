@@ -114,6 +114,16 @@ impl Outbox {
         }
     }
 
+    /// Everything is to be sent again: the broker has lost what came before. A second copy of what it has not lost is harmless, since readers take the first.
+    pub fn renew(&mut self) {
+        if !self.pieces.is_empty() {
+            self.commit = None;
+            for (_, stored) in &mut self.pieces {
+                *stored = None;
+            }
+        }
+    }
+
     /// The commit record's message; `None` while payload is missing.
     pub fn commit(&mut self) -> Option<Bytes> {
         if self.commit.is_none() {

@@ -151,8 +151,14 @@ impl PublishLoop {
         }
         let kept: u64 = self.flying.iter().map(|f| f.outbox.batch().raw_bytes).sum();
         if !self.unseen || self.flying.len() >= WINDOW_BATCHES || kept > KEPT_BYTES {
-            if self.unseen {
-                std::thread::sleep(Duration::from_millis(1));
+            if let Some(first) = self
+                .flying
+                .front()
+                .map(Flying::number)
+                .filter(|_| self.unseen)
+            {
+                // An echo makes room; while applying is paused none comes.
+                let _ = self.engine.wait_echo(first, LOOK_AT_FLYING);
             }
             return Ok(self.unseen);
         }
@@ -173,12 +179,11 @@ impl PublishLoop {
 
     /// Batches whose echo was folded are done with.
     fn land(&mut self) {
-        let echoed = self.engine.echoed();
+        let (echoed, passed) = self.engine.landed();
         while self.flying.front().is_some_and(|f| f.number() <= echoed) {
             self.flying.pop_front();
         }
         // What was acknowledged and then passed by without being there is lost, and with it all that came after.
-        let passed = self.engine.passed();
         if let Some(lost) = self
             .flying
             .front()
@@ -190,6 +195,8 @@ impl PublishLoop {
             );
             for flying in &mut self.flying {
                 flying.acknowledged = None;
+                // What the stream lost of one it may have lost of all: payload is not trusted to be where it was.
+                flying.outbox.renew();
             }
         }
     }
@@ -238,11 +245,18 @@ impl PublishLoop {
     fn keep_capture_current(&mut self) -> Result<(), SqliteError> {
         let version = connection::schema_version(&self.reader)?;
         let shutdown = self.engine.shutdown.clone();
-        let mut replica = self.engine.replica();
-        if replica.captured().schema_version != version {
-            while !replica.refresh_capture(LOCK_PATIENCE, &|| shutdown.is_forced())?
-                && !shutdown.is_forced()
-            {}
+        loop {
+            // Taken anew for each try, so that the other loop and a stop get their turn while an app holds the lock.
+            let mut replica = self.engine.replica();
+            if replica.captured().schema_version == version {
+                return Ok(());
+            }
+            if !replica.refresh_capture(LOCK_PATIENCE, &|| shutdown.is_requested())? {
+                if shutdown.is_requested() {
+                    return Ok(());
+                }
+                continue;
+            }
             self.engine
                 .status
                 .set_capture(true, replica.captured().tables.len() as u64);
@@ -254,8 +268,8 @@ impl PublishLoop {
                 tables = replica.captured().tables.len(),
                 "capture is current with the changed schema"
             );
+            return Ok(());
         }
-        Ok(())
     }
 
     fn scan(&mut self, broker: &Broker) -> Result<Option<Batch>, ScanError> {

@@ -4,6 +4,7 @@
 //! no trace in memory; a message that cannot be applied now stops the group before it, never behind it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Replica, ReplicaError};
@@ -163,8 +164,6 @@ impl Replica {
         if connection::schema_version(&self.conn)? != self.captured.schema_version {
             self.refresh_capture_here()?;
         }
-        let version = connection::data_version(&self.conn)?;
-        applied.contended = std::mem::replace(&mut self.seen_version, version) != version;
         self.remove_forgotten()?;
         let mut position = self.position;
         let mut taken: HashMap<_, LastTaken> = HashMap::new();
@@ -230,6 +229,7 @@ impl Replica {
             .execute_batch("COMMIT")
             .doing("commit what was applied")?;
         self.position = position;
+        self.committed = Arc::clone(&self.captured);
         self.in_flight.forgotten.clear();
         self.in_flight.folded(position.sequence);
         self.foreign = foreign;
@@ -270,9 +270,13 @@ impl Replica {
             )?;
             applied.dead_letters += 1;
         }
-        let allow_flicker = options.through.is_some();
-        // Gates open before the echo takes anything out of the change log, so that a closed one leaves all as it was.
-        {
+        let allow_flicker = options.through.is_some_and(|s| message.sequence <= s);
+        // Since it was scanned nothing was taken but batches of this incarnation whose folding changed nothing: the database was exactly the fold up to
+        // `base` with these changes on top, so folding it comes to what is there.
+        let settled = current && record.base >= foreign;
+        // Gates open before the echo takes anything out of the change log, so that a closed one leaves all as it was. What comes to nothing needs no gate: the
+        // schema may have changed since it was scanned.
+        if !settled {
             let (filter, conn) = (&self.filter, &self.conn);
             let wanted = |t: &str| filter.wants(conn, t);
             let mut ctx = FoldContext {
@@ -299,12 +303,7 @@ impl Replica {
         } else if !own {
             applied.scanned_at.push(record.scanned_at);
         }
-        // Since it was scanned nothing was taken but batches of this incarnation whose folding changed nothing: the database was exactly the fold up to
-        // `base` with these changes on top, so folding it comes to what is there.
-        if batch.damage.is_some()
-            || (current && record.base >= foreign)
-            || (own && planted!(EchoSkipped))
-        {
+        if batch.damage.is_some() || settled || (own && planted!(EchoSkipped)) {
             return Ok(Taken::Folded { moved: false });
         }
         let (filter, conn) = (&self.filter, &self.conn);
@@ -371,29 +370,26 @@ impl Replica {
         stop: &dyn Fn() -> bool,
     ) -> Result<Applied, ReplicaError> {
         let mut applied = Applied::new();
-        let ours = |m: &Incoming, me: &Self| match &m.body {
-            Body::Batch(b)
-                if b.record.node == me.me
-                    && Some(b.record.incarnation) == me.incarnation
-                    && me.in_flight.batches.contains(&b.record.batch) =>
+        // Each in its turn: what follows a lost one every reader ignores, and it is sent again after it.
+        let mut awaited = self.in_flight.batches.iter().copied().peekable();
+        let mut ours: Vec<&IncomingBatch> = Vec::new();
+        for message in messages {
+            if let Body::Batch(batch) = &message.body
+                && self.is_current(batch)
+                && awaited.next_if_eq(&batch.record.batch).is_some()
             {
-                true
+                ours.push(batch);
             }
-            Body::Batch(_) | Body::Payload | Body::Unreadable { .. } | Body::Newer(_) => false,
-        };
-        if messages.iter().any(|m| ours(m, self)) {
+        }
+        if !ours.is_empty() {
             if !connection::begin_immediate(&self.conn, patience, stop)? {
                 applied.stopped = Stopped::Locked;
                 return Ok(applied);
             }
             let done = (|| {
-                for message in messages {
-                    if let Body::Batch(batch) = &message.body
-                        && ours(message, self)
-                    {
-                        self.retire(batch)?;
-                        applied.echoes.push(batch.record.batch);
-                    }
+                for batch in ours {
+                    self.retire(batch)?;
+                    applied.echoes.push(batch.record.batch);
                 }
                 self.remove_forgotten()?;
                 Ok(self

@@ -55,6 +55,8 @@ impl Replica {
             publish: options.publish,
             publish_wanted: options.publish,
             captured: Arc::new(Captured::default()),
+            committed: Arc::new(Captured::default()),
+            opened: false,
             in_flight: InFlight::default(),
             pending: HashMap::new(),
             plans: Vec::new(),
@@ -77,7 +79,11 @@ impl Replica {
                 .execute_batch("COMMIT")
                 .doing("commit the replication state")?)
         }) {
-            Ok(()) => Ok(replica),
+            Ok(()) => {
+                replica.opened = true;
+                replica.committed = Arc::clone(&replica.captured);
+                Ok(replica)
+            }
             Err(e) => {
                 connection::rollback(&replica.conn);
                 Err(e)

@@ -62,6 +62,10 @@ pub struct Replica {
     /// What the configuration says; capture goes on until what is pending has been published.
     publish_wanted: bool,
     pub(crate) captured: Arc<Captured>,
+    /// What was captured as of the last transaction that was committed.
+    pub(crate) committed: Arc<Captured>,
+    /// The database was opened: a table that appears from now on has all its rows sent.
+    pub(crate) opened: bool,
     pub(crate) in_flight: InFlight,
     pub(crate) pending: HashMap<String, TablePending>,
     pub(crate) plans: Vec<Arc<Plan>>,
@@ -178,8 +182,12 @@ impl Replica {
                 .execute_batch("COMMIT")
                 .doing("commit the capture triggers")
         });
-        if done.is_err() {
-            connection::rollback(&self.conn);
+        match &done {
+            Ok(()) => self.committed = Arc::clone(&self.captured),
+            Err(_) => {
+                connection::rollback(&self.conn);
+                self.captured = Arc::clone(&self.committed);
+            }
         }
         done.map(|()| true)
     }
@@ -197,7 +205,7 @@ impl Replica {
 
     /// As [`Replica::refresh_capture`], inside a write transaction.
     fn refresh_capture_here(&mut self) -> Result<(), SqliteError> {
-        let first = !self.was_captured()?;
+        let first = !self.opened && !self.was_captured()?;
         self.plans.clear();
         self.pending.clear();
         let captured = if self.publish {
@@ -279,6 +287,7 @@ impl Replica {
     pub(crate) fn reload(&mut self) -> Result<(), ReplicaError> {
         self.pending.clear();
         self.plans.clear();
+        self.captured = Arc::clone(&self.committed);
         self.publishers = publishers::read(&self.conn)?;
         if let Some(state) = node::read(&self.conn)? {
             self.position = state.position;
