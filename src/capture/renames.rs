@@ -21,10 +21,14 @@ use crate::sqlite::introspect::OWN_PREFIX;
 pub fn follow(conn: &Connection, tables: &[Table]) -> Result<Vec<String>, SqliteError> {
     let mut out = Vec::new();
     let mut free = false;
+    // Asked for all before anything is touched, since making way drops the triggers that tell.
+    let mut bearing = Vec::new();
     for table in tables {
-        let Some(before) = captured_as(conn, &table.name)? else {
-            continue;
-        };
+        if let Some(before) = captured_as(conn, &table.name)? {
+            bearing.push((table, before));
+        }
+    }
+    for (table, before) in bearing {
         let log = layout::change_log(&table.name);
         if !before.eq_ignore_ascii_case(&table.name)
             && !tables.iter().any(|t| t.name.eq_ignore_ascii_case(&before))
@@ -197,6 +201,17 @@ mod tests {
             log(&conn, "t"),
             [(0, "xy".to_owned()), (1, "pq".to_owned())]
         );
+    }
+
+    #[test]
+    fn several_renames_at_once() {
+        let conn = captured(
+            "CREATE TABLE a(k TEXT PRIMARY KEY); CREATE TABLE b(k TEXT PRIMARY KEY); INSERT INTO a VALUES('x'); INSERT INTO b VALUES('y');",
+        );
+        conn.execute_batch("DELETE FROM a; DELETE FROM b; ALTER TABLE a RENAME COLUMN k TO kk; ALTER TABLE b RENAME TO c").unwrap();
+        install::refresh(&conn, &|_| true, false).unwrap();
+        assert_eq!(log(&conn, "a"), [(0, "x".to_owned())]);
+        assert_eq!(log(&conn, "c"), [(0, "y".to_owned())]);
     }
 
     #[test]

@@ -198,7 +198,11 @@ impl ConsumeLoop {
         let stop = move || shutdown.is_forced();
         let mut through = None;
         if let Some((batch, since)) = self.holding {
-            let me = (engine.replica().node_id(), engine.replica().incarnation());
+            let me = {
+                // One guard for both: two in one statement would wait for one another.
+                let replica = engine.replica();
+                (replica.node_id(), replica.incarnation())
+            };
             let echo = self.messages.iter().find(|m| matches!(&m.body, Body::Batch(b) if (b.record.node, Some(b.record.incarnation)) == me && b.record.batch == batch)).map(|m| m.sequence);
             let landed = engine.landed().0;
             self.given_up = self.given_up.filter(|g| *g > landed);

@@ -270,7 +270,8 @@ impl Replica {
             )?;
             applied.dead_letters += 1;
         }
-        let allow_flicker = options.through.is_some_and(|s| message.sequence <= s);
+        // For the whole group: what comes behind `through` in it would be held back for the same batches, and one by one.
+        let allow_flicker = options.through.is_some();
         // Since it was scanned nothing was taken but batches of this incarnation whose folding changed nothing: the database was exactly the fold up to
         // `base` with these changes on top, so folding it comes to what is there.
         let settled = current && record.base >= foreign;

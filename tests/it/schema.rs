@@ -215,3 +215,62 @@ fn writes_right_after_a_rebuild_arrive() {
     let expected = cluster[0].dump();
     cluster.converge_to(&expected);
 }
+
+#[test]
+fn the_rows_of_the_first_table_of_an_empty_database_arrive() {
+    let mut cluster = Cluster::new(2, 1, "");
+    cluster[0].sql("BEGIN; CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES(1, 'with the table'); COMMIT;");
+    cluster[1].sql("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    cluster[0].sql("INSERT INTO t VALUES(2, 'later')");
+    cluster.converge();
+    assert_eq!(cluster[1].integer("SELECT count(*) FROM t"), 2);
+    cluster.assert_running();
+}
+
+#[test]
+fn a_column_renamed_right_after_writing_does_not_stop_its_node() {
+    let mut cluster = Cluster::new(1, 1, "CREATE TABLE t(id INTEGER PRIMARY KEY, b)");
+    let app = cluster[0].app();
+    for i in 0..100 {
+        app.execute("INSERT INTO t VALUES(?1, 'x')", [i]).unwrap();
+    }
+    app.execute_batch("ALTER TABLE t RENAME COLUMN b TO bb; INSERT INTO t VALUES(1000, 'after')")
+        .unwrap();
+    eventually("everything is published", || cluster[0].pending() == 0);
+    cluster.assert_running();
+}
+
+#[test]
+fn a_delete_is_not_lost_when_its_table_or_key_is_renamed_before_it_is_sent() {
+    let schema = "CREATE TABLE o(id INTEGER PRIMARY KEY, v); CREATE TABLE k(a TEXT PRIMARY KEY, v);
+        INSERT INTO o VALUES(1, 'goes'), (2, 'stays'); INSERT INTO k VALUES('goes', 1), ('stays', 2);";
+    let mut cluster = Cluster::new(2, 1, schema);
+    cluster[1].stop();
+    cluster[0].stop();
+    let rename = "ALTER TABLE o RENAME TO p; ALTER TABLE k RENAME COLUMN a TO kk;";
+    cluster[0].sql(&format!(
+        "DELETE FROM o WHERE id = 1; DELETE FROM k WHERE a = 'goes'; {rename}"
+    ));
+    cluster[1].sql(rename);
+    cluster[0].start_replicating();
+    cluster[1].start_replicating();
+    cluster.converge();
+    for node in [0, 1] {
+        assert_eq!(cluster[node].integer("SELECT count(*) FROM p"), 1);
+        assert_eq!(cluster[node].integer("SELECT count(*) FROM k"), 1);
+    }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_an_app_that_holds_the_lock() {
+    let mut cluster = Cluster::new(1, 1, "CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    let app = cluster[0].app();
+    // The schema is another, so the daemon wants the lock to make capture current, and the app keeps it.
+    app.execute_batch(
+        "CREATE TABLE u(id INTEGER PRIMARY KEY); BEGIN IMMEDIATE; INSERT INTO u VALUES(1)",
+    )
+    .unwrap();
+    let ended = cluster[0].terminate();
+    assert_eq!(ended.code, Some(0), "{}", cluster[0].log());
+    app.execute_batch("COMMIT").unwrap();
+}
