@@ -11,13 +11,13 @@ use super::{
 };
 
 /// As in the Go program: a step of this size reads in well under a millisecond and holds little memory.
-const SCAN_MAX_CHANGES: u32 = 512;
+pub(super) const SCAN_MAX_CHANGES: u32 = 512;
 /// As in the Go program: echoes delete nearly everything at once, so tidying the rest is not urgent.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
 /// One stream carries more than SQLite can apply; more of them only spread payload over brokers.
 const SHARDS: u64 = 1;
 /// As in the Go program: enough for a node that was away for moments to catch up without a snapshot.
-const MAX_ENTRIES: u64 = 1024;
+pub(super) const MAX_ENTRIES: u64 = 1024;
 /// Room for hours of busy writing between snapshots, on a disk that any server has to spare.
 const MAX_BYTES: u64 = 1 << 30;
 /// Runs on a single server; clusters should set 3.

@@ -3,6 +3,7 @@
 //!
 //! Invariant: no key that the user set is silently without effect.
 
+use super::defaults;
 use super::node_id::Machine;
 use super::parse::Source;
 use super::{Config, Overrides, SnapshotStore};
@@ -85,6 +86,17 @@ fn not_built(config: &Config, source: &Source, overrides: &Overrides) -> Vec<Str
         ));
     }
     let keys = [
+        // Defaults say what the program does; another value would be expected to change something.
+        (
+            "scan_max_changes",
+            config.scan_max_changes != defaults::SCAN_MAX_CHANGES,
+            "reading the change log in steps of a set size (a scan is bounded by memory instead)",
+        ),
+        (
+            "replication_log.max_entries",
+            config.replication_log.max_entries != defaults::MAX_ENTRIES,
+            "trimming",
+        ),
         (
             "replication_log.max_age",
             !config.replication_log.max_age.is_zero(),

@@ -32,6 +32,8 @@ fn shell(database: &Path, sql: &str) -> Option<String> {
     let output = Command::new("sqlite3")
         .arg("-batch")
         .arg("-bail")
+        // Two processes write: as any app beside a daemon, it waits for the lock (README, "Limits that stay").
+        .args(["-cmd", ".timeout 30000"])
         .arg(database)
         .arg(sql)
         .output()
