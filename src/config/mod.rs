@@ -65,6 +65,17 @@ pub struct Config {
     pub health_check: HealthCheckConfig,
 }
 
+impl Config {
+    /// The folder of the database, where large batches are put aside and the managed server keeps its files.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        let parent = self.db_path.parent();
+        parent
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(std::path::Path::new("."))
+    }
+}
+
 /// `[replication_log]`: the JetStream streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicationLogConfig {

@@ -20,7 +20,7 @@ use crate::http::status::Component;
 use crate::runtime::Backoff;
 use crate::state::node::Position;
 use crate::state::publishers::{LastTaken, Publishers};
-use crate::stream::{Broker, LogReader, StoredMessage, StreamError};
+use crate::stream::{Broker, StoredMessage, StreamError};
 
 /// Messages that wait to be applied.
 pub const QUEUE: usize = 4096;
@@ -55,12 +55,7 @@ pub async fn run(
     let bytes = Arc::new(Semaphore::new(QUEUE_BYTES));
     let mut position = from;
     let mut cache = PieceCache::default();
-    let folder: PathBuf = engine
-        .config
-        .db_path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .map_or_else(|| ".".into(), std::path::Path::to_path_buf);
+    let folder: PathBuf = engine.config.folder().to_owned();
     loop {
         if let Err(reason) = verify(&broker, position).await {
             engine.halt(Some(reason));
@@ -80,7 +75,7 @@ pub async fn run(
                 _ = link.changed() => {
                     if link.borrow().connected { break } else { continue }
                 }
-                next = read(&mut reader) => next,
+                next = reader.next() => next,
             };
             engine
                 .metrics
@@ -171,10 +166,6 @@ fn weigh(opened: &Incoming, message: &StoredMessage) -> usize {
         Body::Unreadable { .. } => message.payload.len(),
     };
     decoded.clamp(1, QUEUE_BYTES)
-}
-
-async fn read(reader: &mut LogReader) -> Result<StoredMessage, StreamError> {
-    reader.next().await
 }
 
 /// Whether the stream is still the one that was read up to `position`; otherwise why not, and what to do.

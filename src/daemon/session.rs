@@ -38,11 +38,7 @@ pub struct Session {
 /// Connects, waiting for a broker that is not there yet, and makes this node ready to publish and apply.
 pub async fn begin(engine: &Arc<Engine>) -> Result<Session, Fatal> {
     let config = &engine.config;
-    let folder = config
-        .db_path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(std::path::Path::new("."));
+    let folder = config.folder();
     let node = NodeId(config.node_id);
     let server = if config.nats.urls.is_empty() {
         let server = ManagedServer::start(&config.nats, folder, node)
@@ -174,12 +170,7 @@ async fn acquire(engine: &Arc<Engine>, broker: &Broker) -> Result<NodeLease, Fat
 async fn own_batches_ahead(engine: &Arc<Engine>, broker: &Broker) -> Result<Ahead, Fatal> {
     let me = NodeId(engine.config.node_id);
     let position = engine.replica().position().sequence;
-    let folder = engine
-        .config
-        .db_path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .map_or_else(|| ".".into(), std::path::Path::to_path_buf);
+    let folder = engine.config.folder().to_owned();
     let spool = Arc::new(Spool::new(folder));
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {

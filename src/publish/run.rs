@@ -280,13 +280,7 @@ impl PublishLoop {
             compress: log.compress,
             compress_min_bytes: log.compress_min_bytes,
         };
-        let folder = self
-            .engine
-            .config
-            .db_path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .map_or_else(|| ".".into(), std::path::Path::to_path_buf);
+        let folder = self.engine.config.folder().to_owned();
         let spool = Arc::new(Spool::new(folder));
         // Commits after this are for the next scan: asked before the scan begins its snapshot.
         self.watch.changed(&self.reader)?;
