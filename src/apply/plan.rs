@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::capture::{Captured, CapturedTable};
 use crate::change::position::NodeId;
 use crate::change::table::TableKey;
-use crate::codec::commit::TableDefinition;
+use crate::codec::commit::{CommitRecord, TableDefinition};
 use crate::sqlite::ident::{quote, quote_list};
 use crate::sqlite::row_sql;
 
@@ -84,6 +84,42 @@ impl Plan {
         )
     }
 }
+
+/// Finds or makes the plans for a batch's tables, one entry a table; those in `plans` were made before, while the schema is the same.
+///
+/// # Errors
+/// Why the batch cannot be folded here: a sentence with the remedy.
+pub fn open_gates(
+    captured: &Captured,
+    wanted: &dyn Fn(&str) -> bool,
+    plans: &mut Vec<Arc<Plan>>,
+    record: &CommitRecord,
+) -> Result<Plans, String> {
+    /// Plans kept: one a table and shape is usual.
+    const PLANS: usize = 4096;
+    let mut out = Vec::with_capacity(record.tables.len());
+    for definition in &record.tables {
+        if let Some(plan) = plans.iter().find(|p| p.definition == *definition) {
+            out.push(Some(Arc::clone(plan)));
+            continue;
+        }
+        match gate(captured, wanted, definition, record.node) {
+            Gate::Open(plan) => {
+                if plans.len() >= PLANS {
+                    plans.clear();
+                }
+                plans.push(Arc::clone(&plan));
+                out.push(Some(plan));
+            }
+            Gate::Excluded => out.push(None),
+            Gate::Closed(reason) => return Err(reason),
+        }
+    }
+    Ok(out)
+}
+
+/// The plan of each of a batch's tables; `None` for one that is not wanted here.
+pub type Plans = Vec<Option<Arc<Plan>>>;
 
 /// Makes the plan for a message's table.
 #[must_use]

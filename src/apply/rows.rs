@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension};
 use smallvec::SmallVec;
 
 use super::plan::Plan;
+use crate::capture::FormerValues;
 use crate::capture::unique_sql::collides_with_terms;
 use crate::change::table::{Table, TableKey, UniqueIndex};
 use crate::change::value::{OwnedValue, Value};
@@ -202,6 +203,71 @@ pub fn colliding(
         );
     }
     Ok(out)
+}
+
+/// The former values that the first of these changes has, in the order of its columns.
+///
+/// # Errors
+/// SQLite's.
+pub fn former_values(
+    conn: &Connection,
+    former: &FormerValues,
+    changes: &[i64],
+) -> Result<Option<Vec<OwnedValue>>, SqliteError> {
+    let doing = "read the values that a row had before";
+    let mut stmt = conn.prepare_cached(&former.select).doing(doing)?;
+    for change in changes {
+        let found = stmt
+            .query_row([change], |row| {
+                (0..former.columns.len())
+                    .map(|i| row.get_ref(i).map(|v| from_sql(v).to_owned()))
+                    .collect()
+            })
+            .optional()
+            .doing(doing)?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// Sets columns (positions here) of a row, unless a constraint is in the way; whether that was done.
+///
+/// # Errors
+/// SQLite's.
+pub fn try_update(
+    conn: &Connection,
+    plan: &Plan,
+    key: &[Value<'_>],
+    values: &[(usize, Value<'_>)],
+) -> Result<bool, SqliteError> {
+    let table = &plan.table.table;
+    let sets: Vec<String> = values
+        .iter()
+        .enumerate()
+        .filter_map(|(n, (c, _))| {
+            Some(format!(
+                "{} = ?{}",
+                quote(&table.columns.get(*c)?.name),
+                n + 1
+            ))
+        })
+        .collect();
+    let sql = format!(
+        "UPDATE OR IGNORE {} SET {} WHERE {}",
+        quote(&table.name),
+        sets.join(", "),
+        row_sql::key_is(table, values.len() + 1)
+    );
+    let params: Vec<Value<'_>> = values
+        .iter()
+        .map(|(_, v)| *v)
+        .chain(key.iter().copied())
+        .collect();
+    let done = execute(conn, &sql, &params)
+        .doing_with(|| format!("give a row of table \"{}\" its value back", table.name))?;
+    Ok(done > 0)
 }
 
 /// Takes out the rows without a key (NULL in it) that collide with a row on an index, and returns them in the order of the columns here. They are on no

@@ -26,6 +26,36 @@ pub struct CapturedTable {
     pub log: String,
     /// Its notes, quoted, if it has UNIQUE indexes.
     pub notes: Option<String>,
+    /// Its former UNIQUE values, if they are kept.
+    pub former: Option<FormerValues>,
+}
+
+/// Where the UNIQUE values are that rows had before the app changed them: by the id of the change.
+#[derive(Debug, Clone)]
+pub struct FormerValues {
+    /// The table, quoted.
+    pub table: String,
+    /// Positions of the columns that are kept.
+    pub columns: Vec<usize>,
+    /// Reads them, by a change's id.
+    pub select: String,
+}
+
+impl FormerValues {
+    fn of(table: &Table) -> Option<Self> {
+        let columns = triggers::former_columns(table);
+        let names: Vec<String> = columns
+            .iter()
+            .filter_map(|c| table.columns.get(*c))
+            .map(|c| quote(&layout::key_column(&c.name)))
+            .collect();
+        let kept = quote(&layout::former_values(&table.name));
+        (!columns.is_empty()).then(|| Self {
+            select: format!("SELECT {} FROM {kept} WHERE id = ?1", names.join(", ")),
+            table: kept,
+            columns,
+        })
+    }
 }
 
 /// What is captured.
@@ -87,6 +117,7 @@ pub fn describe_only(conn: &Connection, wanted: TableFilter<'_>) -> Result<Captu
             generation: 0,
             log: String::new(),
             notes: None,
+            former: None,
             table,
         })
         .collect();
@@ -183,6 +214,7 @@ pub fn refresh(
         out.tables.push(CapturedTable {
             generation,
             log: quote(&layout::change_log(&table.name)),
+            former: FormerValues::of(table),
             notes: (!table.uniques.is_empty()).then(|| quote(&layout::notes(&table.name))),
             table: table.clone(),
         });
@@ -210,14 +242,16 @@ fn mend(conn: &Connection, desired: &[(triggers::Object, bool)]) -> Result<bool,
         if !object.ours || is_state_table(name) {
             continue;
         }
+        // A change log without a table stays: its rows may still have to be sent, or the table may be back in a moment. Reconciliation tidies it.
+        // Former values are an aid only, and must fit the triggers.
+        let stays = object.kind == "table" && !name.ends_with(layout::FORMER_VALUES);
         let keep = wanted.get(name).is_some_and(|(o, renew)| {
             !renew
                 && o.kind == object.kind
                 && o.on.eq_ignore_ascii_case(&object.on)
-                && (object.kind == "table" || o.sql == object.sql)
+                && (stays || o.sql == object.sql)
         });
-        // A change log without a table stays: its rows may still have to be sent, or the table may be back in a moment. Reconciliation tidies it.
-        if keep || object.kind == "table" {
+        if keep || stays {
             continue;
         }
         let drop = format!(
@@ -246,7 +280,12 @@ fn drop_log(
     table: &Table,
     there: &HashMap<String, StoredObject>,
 ) -> Result<(), SqliteError> {
-    for name in [layout::change_log(&table.name), layout::notes(&table.name)] {
+    for name in [
+        layout::change_log(&table.name),
+        layout::notes(&table.name),
+        // Its ids are those of the log, which begin anew.
+        layout::former_values(&table.name),
+    ] {
         if there.contains_key(&name.to_ascii_lowercase()) {
             // The triggers and views that name it go first; the mending makes them again.
             for object in there.values().filter(|o| {

@@ -25,6 +25,15 @@ pub fn notes(table: &str) -> String {
     format!("{OWN_PREFIX}{table}_displaced_rows")
 }
 
+/// The UNIQUE values that rows had before the app changed them, until the change is sent and back.
+#[must_use]
+pub fn former_values(table: &str) -> String {
+    format!("{OWN_PREFIX}{table}{FORMER_VALUES}")
+}
+
+/// How the names of those tables end.
+pub const FORMER_VALUES: &str = "_former_values";
+
 /// A trigger on a table.
 #[must_use]
 pub fn trigger(table: &str, what: &str) -> String {

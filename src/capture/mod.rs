@@ -10,4 +10,4 @@ pub mod renames;
 pub mod triggers;
 pub mod unique_sql;
 
-pub use install::{Captured, CapturedTable};
+pub use install::{Captured, CapturedTable, FormerValues};

@@ -2,6 +2,7 @@
 
 use rusqlite::Connection;
 
+use super::layout;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
 use crate::sqlite::introspect::OWN_PREFIX;
@@ -14,13 +15,15 @@ pub fn remove_all(conn: &Connection) -> Result<usize, SqliteError> {
     drop_objects(conn, &["trigger", "view", "table"], |_| true)
 }
 
-/// Drops the triggers, change logs and notes but keeps the state tables: `publish = false` captures nothing.
+/// Drops the triggers, change logs, notes and former values but keeps the state tables: `publish = false` captures nothing.
 ///
 /// # Errors
 /// SQLite's.
 pub fn remove_capture(conn: &Connection) -> Result<usize, SqliteError> {
     drop_objects(conn, &["trigger", "view", "table"], |name| {
-        name.ends_with("_change_log") || name.ends_with("_displaced_rows")
+        name.ends_with("_change_log")
+            || name.ends_with("_displaced_rows")
+            || name.ends_with(layout::FORMER_VALUES)
     })
 }
 

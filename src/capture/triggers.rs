@@ -6,6 +6,7 @@
 //! - a changed key is a delete of the old and an insert of the new, however it was changed (also through `rowid`);
 //! - an update that touches a UNIQUE index is a whole row: only such a write can remove another row, and what it carries must
 //!   not depend on columns that somebody else changes meanwhile;
+//! - the UNIQUE values that such an update changes are kept, so that a row that must yield them to another node's can have its former ones back;
 //! - rows that REPLACE removes, for which SQLite fires no delete trigger, are noted before and logged after, if they are gone.
 
 use super::layout;
@@ -75,7 +76,72 @@ pub fn tables(table: &Table) -> Vec<Object> {
             name: notes,
         });
     }
+    let former: Vec<String> = former_names(table, "");
+    if !former.is_empty() {
+        let kept = layout::former_values(&table.name);
+        out.push(Object {
+            kind: "table",
+            sql: format!(
+                "CREATE TABLE {}(id INTEGER PRIMARY KEY, {})",
+                quote(&kept),
+                former.join(", ")
+            ),
+            on: kept.clone(),
+            name: kept,
+        });
+    }
     out
+}
+
+/// Positions of the columns whose former values are kept: those that UNIQUE indexes depend on. None where
+/// they are too many.
+#[must_use]
+pub fn former_columns(table: &Table) -> Vec<usize> {
+    /// More than a mask has would be a copy of the row, at every change.
+    const MOST: usize = crate::change::operation::ColumnMask::MAX_COLUMNS;
+    let mut columns = table.unique_columns();
+    columns.retain(|c| match &table.key {
+        TableKey::Columns(key) => key.iter().all(|(k, _)| k != c),
+        TableKey::Rowid(_) => true,
+    });
+    if table.uniques.is_empty() || columns.len() > MOST {
+        columns.clear();
+    }
+    columns
+}
+
+/// Those columns as names of the table that keeps them (`row` empty), or as values of a row.
+fn former_names(table: &Table, row: &str) -> Vec<String> {
+    former_columns(table)
+        .iter()
+        .filter_map(|c| table.columns.get(*c))
+        .map(|c| match row {
+            "" => quote(&layout::key_column(&c.name)),
+            row => format!("{row}.{}", quote(&c.name)),
+        })
+        .collect()
+}
+
+/// Keeps what the UNIQUE columns were before an update. It fires right after the trigger that has logged the update: the newest row of the log is that.
+fn keep_former(table: &Table) -> String {
+    let kept = quote(&layout::former_values(&table.name));
+    let log = quote(&layout::change_log(&table.name));
+    // A constraint that fails here would fail the app's statement. Ids never come twice; if one did, OR REPLACE would pass over it.
+    format!(
+        "INSERT OR REPLACE INTO {kept}(id, {}) VALUES((SELECT max(id) FROM {log}), {});",
+        former_names(table, "").join(", "),
+        former_names(table, "OLD").join(", "),
+    )
+}
+
+/// Column names for `UPDATE OF`.
+fn names(table: &Table, columns: &[usize]) -> String {
+    let names: Vec<String> = columns
+        .iter()
+        .filter_map(|c| table.columns.get(*c))
+        .map(|c| quote(&c.name))
+        .collect();
+    names.join(", ")
 }
 
 /// The triggers of a table. Those that are to fire first come last, since SQLite fires newer ones first.
@@ -98,6 +164,8 @@ pub fn triggers(table: &Table, generation: i64) -> Vec<Object> {
     };
     let mut out = Vec::new();
     let notes = !table.uniques.is_empty() && !planted!(DisplacedNotCaptured);
+    // A statement that does not set them pays nothing for them. (Only the key can be set by another name.)
+    let update_of_uniques = format!("UPDATE OF {}", names(table, &table.unique_columns()));
 
     let mut gone = log("OLD", ChangeKind::Delete);
     if notes {
@@ -119,11 +187,27 @@ pub fn triggers(table: &Table, generation: i64) -> Vec<Object> {
         ));
         out.push(make(
             "update_displaced",
-            head("UPDATE"),
+            head(&update_of_uniques),
             log_displaced(table, generation),
         ));
     }
     out.push(make("delete", format!("AFTER DELETE ON {on}"), gone));
+    if !former_columns(table).is_empty() {
+        let of = names(table, &former_columns(table));
+        let touched: Vec<String> = former_columns(table)
+            .iter()
+            .filter_map(|&i| table.columns.get(i))
+            .map(changed)
+            .collect();
+        out.push(make(
+            "update_former",
+            format!(
+                "AFTER UPDATE OF {of} ON {on} WHEN {same_key} AND ({})",
+                touched.join(" OR ")
+            ),
+            keep_former(table),
+        ));
+    }
     out.push(make(
         "rekey",
         format!("AFTER UPDATE ON {on} WHEN NOT ({same_key})"),
@@ -157,7 +241,7 @@ pub fn triggers(table: &Table, generation: i64) -> Vec<Object> {
         ));
         out.push(make(
             "update_notes",
-            format!("BEFORE UPDATE ON {on}"),
+            format!("BEFORE {update_of_uniques} ON {on}"),
             note_displaced(table, &format!("NOT ({})", row_is("OLD", table))),
         ));
     }
@@ -377,7 +461,7 @@ fn changed(column: &Column) -> String {
 }
 
 fn update_kind(table: &Table) -> String {
-    let whole = ChangeKind::Whole.code();
+    let whole = ChangeKind::Rewritten.code();
     if table.is_wide() {
         return whole.to_string();
     }

@@ -5,12 +5,14 @@
 pub enum ChangeKind {
     /// The row was deleted.
     Delete,
-    /// The row was inserted, or is to be sent whole.
+    /// The row was inserted.
     Whole,
     /// Some columns were updated.
     Cells,
     /// Nothing: kept so that ids go on rising.
     Done,
+    /// The row was updated in a way that travels as a whole row.
+    Rewritten,
 }
 
 impl ChangeKind {
@@ -22,6 +24,7 @@ impl ChangeKind {
             Self::Whole => 1,
             Self::Cells => 2,
             Self::Done => 3,
+            Self::Rewritten => 4,
         }
     }
 
@@ -33,6 +36,7 @@ impl ChangeKind {
             1 => Some(Self::Whole),
             2 => Some(Self::Cells),
             3 => Some(Self::Done),
+            4 => Some(Self::Rewritten),
             _ => None,
         }
     }
@@ -93,7 +97,7 @@ impl Reduced {
     pub const fn first(kind: ChangeKind, mask: ColumnMask) -> Option<Self> {
         match kind {
             ChangeKind::Delete => Some(Self::Delete),
-            ChangeKind::Whole => Some(Self::Whole),
+            ChangeKind::Whole | ChangeKind::Rewritten => Some(Self::Whole),
             ChangeKind::Cells => Some(Self::Cells(mask)),
             ChangeKind::Done => None,
         }
@@ -105,7 +109,7 @@ impl Reduced {
     pub const fn then(self, kind: ChangeKind, mask: ColumnMask) -> Self {
         match (self, kind) {
             (_, ChangeKind::Delete) => Self::Delete,
-            (_, ChangeKind::Whole) => Self::Whole,
+            (_, ChangeKind::Whole | ChangeKind::Rewritten) => Self::Whole,
             (Self::Cells(before), ChangeKind::Cells) => Self::Cells(ColumnMask(before.0 | mask.0)),
             (_, ChangeKind::Cells) => Self::Whole,
             (before, ChangeKind::Done) => before,
@@ -142,6 +146,7 @@ mod tests {
             ChangeKind::Whole,
             ChangeKind::Cells,
             ChangeKind::Done,
+            ChangeKind::Rewritten,
         ] {
             assert_eq!(ChangeKind::from_code(kind.code()), Some(kind));
         }

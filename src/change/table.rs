@@ -98,6 +98,17 @@ impl UniqueIndex {
         }
     }
 
+    /// Positions of the columns of `table` that it depends on; all of them when it has an expression or a WHERE clause, since what those read is not
+    /// worth guessing.
+    #[must_use]
+    pub fn columns(&self, table: &Table) -> Vec<usize> {
+        if self.is_plain() {
+            self.terms.iter().filter_map(|t| t.column).collect()
+        } else {
+            (0..table.columns.len()).collect()
+        }
+    }
+
     /// Whether it is on plain columns only: no expression, no generated column, no WHERE.
     #[must_use]
     pub fn is_plain(&self) -> bool {

@@ -12,6 +12,16 @@ use crate::planted::planted;
 /// may wait for the moment at which their echoes are folded together.
 pub const WINDOW: usize = 256;
 
+/// What brings back a change of ours that is on its way. In the order of the stream: what a former life sent stands there before what this one
+/// sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Carrier {
+    /// A batch of a former incarnation, which stands there in the stream.
+    Former(Sequence),
+    /// A batch of this incarnation.
+    Batch(BatchNumber),
+}
+
 /// The state that scan and apply share.
 #[derive(Debug, Default)]
 pub struct InFlight {
@@ -19,8 +29,10 @@ pub struct InFlight {
     pub batches: VecDeque<BatchNumber>,
     /// By table in lower case: every row up to this id was scanned in this incarnation.
     watermarks: HashMap<String, i64>,
-    /// Rows that batches of former incarnations carry, found in the stream ahead of our position: table, id, stamp.
-    ahead: HashMap<String, HashMap<i64, u32>>,
+    /// By table in lower case: which batch in flight carries the rows up to which id, oldest first.
+    carried: HashMap<String, VecDeque<(i64, BatchNumber)>>,
+    /// Rows that batches of former incarnations carry, found in the stream ahead of our position: table, id, stamp and where.
+    ahead: HashMap<String, HashMap<i64, (u32, Sequence)>>,
     /// Where in the stream the last of those batches stands; behind it `ahead` has no meaning any more.
     ahead_until: Sequence,
     /// Cells whose row was gone at the scan: no batch carries them, so they are not pending; the next write transaction removes them.
@@ -45,27 +57,47 @@ impl InFlight {
         while self.batches.front().is_some_and(|b| *b <= batch) {
             self.batches.pop_front();
         }
+        self.carried.retain(|_, carried| {
+            while carried.front().is_some_and(|(_, b)| *b <= batch) {
+                carried.pop_front();
+            }
+            !carried.is_empty()
+        });
     }
 
-    /// Whether a batch carries this row.
+    /// What carries this row, if it is sent.
     #[must_use]
-    pub fn is_sent(&self, table: &str, id: i64, stamp: u32) -> bool {
+    pub fn carrier(&self, table: &str, id: i64, stamp: u32) -> Option<Carrier> {
         let table = lower(table);
-        self.watermarks
-            .get(table.as_ref())
-            .is_some_and(|w| id <= *w)
-            || self.is_ahead(&table, id, stamp)
+        if let Some(at) = self.ahead_at(&table, id, stamp) {
+            return Some(Carrier::Former(at));
+        }
+        if self.watermarks.get(table.as_ref()).is_none_or(|w| id > *w) {
+            return None;
+        }
+        let carried = self.carried.get(table.as_ref());
+        let batch = carried.and_then(|c| c.get(c.partition_point(|(to, _)| *to < id)));
+        // What was scanned and is still here is carried by one of those; the last of all is the safe answer.
+        Some(Carrier::Batch(
+            batch.map(|(_, b)| *b).or(self.last()).unwrap_or_default(),
+        ))
     }
 
     /// Whether a batch of a former incarnation carries this row.
     #[must_use]
     pub fn is_ahead(&self, table: &str, id: i64, stamp: u32) -> bool {
-        !self.ahead.is_empty()
-            && self
-                .ahead
-                .get(lower(table).as_ref())
-                .and_then(|t| t.get(&id))
-                .is_some_and(|s| *s == stamp || planted!(StampsIgnored))
+        self.ahead_at(table, id, stamp).is_some()
+    }
+
+    fn ahead_at(&self, table: &str, id: i64, stamp: u32) -> Option<Sequence> {
+        if self.ahead.is_empty() {
+            return None;
+        }
+        self.ahead
+            .get(lower(table).as_ref())?
+            .get(&id)
+            .filter(|(s, _)| *s == stamp || planted!(StampsIgnored))
+            .map(|(_, at)| *at)
     }
 
     /// Whether the row was found gone at the scan, so that nothing carries it.
@@ -85,9 +117,16 @@ impl InFlight {
             .unwrap_or(0)
     }
 
-    /// All rows of the table up to this id are scanned now.
-    pub fn set_watermark(&mut self, table: &str, id: i64) {
-        self.watermarks.insert(lower(table).into_owned(), id);
+    /// All rows of the table up to this id are scanned now; those that are new are carried by this batch, if there is one.
+    pub fn set_watermark(&mut self, table: &str, id: i64, batch: Option<BatchNumber>) {
+        let table = lower(table).into_owned();
+        if let Some(batch) = batch {
+            self.carried
+                .entry(table.clone())
+                .or_default()
+                .push_back((id, batch));
+        }
+        self.watermarks.insert(table, id);
     }
 
     /// A batch of ours in the stream ahead carries this row.
@@ -95,7 +134,7 @@ impl InFlight {
         self.ahead
             .entry(lower(table).into_owned())
             .or_default()
-            .insert(id, stamp);
+            .insert(id, (stamp, at));
         self.ahead_until = self.ahead_until.max(at);
     }
 
@@ -114,6 +153,7 @@ impl InFlight {
     /// A table's change log was made anew, with ids from one.
     pub fn forget_table(&mut self, table: &str) {
         self.watermarks.remove(lower(table).as_ref());
+        self.carried.remove(lower(table).as_ref());
         self.ahead.remove(lower(table).as_ref());
     }
 }
@@ -134,13 +174,32 @@ mod tests {
     #[test]
     fn sent_by_watermark_or_ahead() {
         let mut f = InFlight::default();
-        f.set_watermark("T", 5);
+        f.set_watermark("T", 5, None);
         f.add_ahead("t", 9, 77, Sequence(3));
-        assert!(f.is_sent("t", 5, 0) && !f.is_sent("t", 6, 0));
-        assert!(f.is_sent("T", 9, 77) && !f.is_sent("t", 9, 78));
+        assert!(f.carrier("t", 5, 0).is_some() && f.carrier("t", 6, 0).is_none());
+        assert_eq!(f.carrier("T", 9, 77), Some(Carrier::Former(Sequence(3))));
+        assert_eq!(f.carrier("t", 9, 78), None);
         f.folded(Sequence(2));
         assert!(f.is_ahead("t", 9, 77));
         f.folded(Sequence(3));
         assert!(!f.is_ahead("t", 9, 77));
+    }
+
+    #[test]
+    fn each_row_has_the_batch_that_carries_it() {
+        let mut f = InFlight::default();
+        for (to, batch) in [(3, 1), (5, 2), (9, 4)] {
+            f.batches.push_back(BatchNumber(batch));
+            f.set_watermark("t", to, Some(BatchNumber(batch)));
+        }
+        let of = |f: &InFlight, id| f.carrier("t", id, 0);
+        let batch = |n| Some(Carrier::Batch(BatchNumber(n)));
+        assert_eq!(
+            [of(&f, 1), of(&f, 3), of(&f, 4)],
+            [batch(1), batch(1), batch(2)]
+        );
+        assert_eq!([of(&f, 9), of(&f, 10)], [batch(4), None]);
+        f.echoed(BatchNumber(2));
+        assert_eq!(of(&f, 6), batch(4));
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 use smallvec::SmallVec;
 
-use super::in_flight::InFlight;
+use super::in_flight::{Carrier, InFlight};
 use super::reduce::{KeyHash, hash_key, log_key, log_row, read_log_sql};
 use crate::capture::CapturedTable;
 use crate::change::operation::{ChangeKind, ColumnMask, Reduced};
@@ -31,8 +31,10 @@ pub struct PendingRow {
     pub all: Reduced,
     /// What no batch carries yet.
     pub unsent: Option<Reduced>,
-    /// Whether a batch in flight carries some of it.
-    pub in_flight: bool,
+    /// What carries the last of it that is in flight.
+    pub in_flight: Option<Carrier>,
+    /// It was inserted here, not only updated.
+    pub inserted: bool,
 }
 
 /// What is pending of one table.
@@ -105,22 +107,24 @@ impl TablePending {
         let name = &table.table.name;
         let mut all: Option<Reduced> = None;
         let mut unsent: Option<Reduced> = None;
-        let mut flying = false;
+        let mut carrier = None;
+        let mut inserted = false;
         for e in self.live(table, key)? {
             if !in_flight.forgotten.is_empty() && in_flight.is_forgotten(name, e.id) {
                 continue;
             }
             all = add(all, e);
-            if in_flight.is_sent(name, e.id, e.stamp) {
-                flying = true;
-            } else {
-                unsent = add(unsent, e);
+            inserted |= e.kind == ChangeKind::Whole;
+            match in_flight.carrier(name, e.id, e.stamp) {
+                Some(by) => carrier = carrier.max(Some(by)),
+                None => unsent = add(unsent, e),
             }
         }
         all.map(|all| PendingRow {
             all,
             unsent,
-            in_flight: flying,
+            in_flight: carrier,
+            inserted,
         })
     }
 
@@ -131,6 +135,25 @@ impl TablePending {
             .map(|entries| {
                 entries
                     .filter(|e| e.kind == ChangeKind::Cells)
+                    .map(|e| e.id)
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+
+    /// The ids of the changes of a row that no batch carries yet, oldest first.
+    #[must_use]
+    pub fn unsent_changes(
+        &self,
+        table: &CapturedTable,
+        key: &[Value<'_>],
+        in_flight: &InFlight,
+    ) -> Vec<i64> {
+        let name = &table.table.name;
+        self.live(table, key)
+            .map(|entries| {
+                entries
+                    .filter(|e| in_flight.carrier(name, e.id, e.stamp).is_none())
                     .map(|e| e.id)
                     .collect()
             })

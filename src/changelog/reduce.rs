@@ -63,7 +63,7 @@ pub fn log_row(row: &Row<'_>, table: &CapturedTable) -> rusqlite::Result<Option<
     };
     let generation: i64 = row.get(3)?;
     let kind = if kind == ChangeKind::Cells && generation != table.generation {
-        ChangeKind::Whole
+        ChangeKind::Rewritten
     } else {
         kind
     };

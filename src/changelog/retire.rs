@@ -65,6 +65,7 @@ pub fn retire(
         if below != up_to {
             mark_done(conn, table, up_to)?;
         }
+        drop_former(conn, table, "<=", up_to)?;
         return Ok(Retired::UpTo(up_to));
     }
     let newest = newest(conn, table)?;
@@ -88,6 +89,8 @@ pub fn retire(
                 .and_then(|mut s| s.execute(params![id, stamp]))
                 .doing_with(doing)?;
         }
+        // Of a row with another stamp too: they are an aid, and it has none of its own to lose that matters.
+        drop_former(conn, table, "=", id)?;
     }
     Ok(Retired::Some)
 }
@@ -97,6 +100,7 @@ pub fn retire(
 /// # Errors
 /// SQLite's.
 pub fn remove(conn: &Connection, table: &CapturedTable, id: i64) -> Result<(), SqliteError> {
+    drop_former(conn, table, "=", id)?;
     if newest(conn, table)? == Some(id) && !planted!(NewestNotKept) {
         return mark_done(conn, table, id);
     }
@@ -142,6 +146,25 @@ fn covers_all(
         }
     }
     Ok(true)
+}
+
+/// The former values of changes that are done with are of no use any more.
+fn drop_former(
+    conn: &Connection,
+    table: &CapturedTable,
+    compare: &str,
+    id: i64,
+) -> Result<(), SqliteError> {
+    let Some(former) = &table.former else {
+        return Ok(());
+    };
+    conn.prepare_cached(&format!(
+        "DELETE FROM {} WHERE id {compare} ?1",
+        former.table
+    ))
+    .and_then(|mut s| s.execute([id]))
+    .doing_with(|| format!("forget former values of table \"{}\"", table.table.name))?;
+    Ok(())
 }
 
 fn newest(conn: &Connection, table: &CapturedTable) -> Result<Option<i64>, SqliteError> {

@@ -144,7 +144,11 @@ fn scan_snapshot(
         in_flight.batches.push_back(publisher.batch);
     }
     for range in &ranges {
-        in_flight.set_watermark(&range.table.table.name, range.to);
+        in_flight.set_watermark(
+            &range.table.table.name,
+            range.to,
+            any.then_some(publisher.batch),
+        );
     }
     in_flight.forgotten.append(&mut forgotten);
     Ok(out)

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 
 use super::intake::{QUEUE, Waiting};
 use crate::apply::incoming::{Body, Incoming};
-use crate::change::position::{BatchNumber, Sequence, ShardId};
+use crate::change::position::{Sequence, ShardId};
+use crate::changelog::in_flight::Carrier;
 use crate::cli::exit::ExitCode;
 use crate::codec::sequence_map::{self, SequenceMap};
 use crate::engine::Engine;
@@ -33,6 +34,9 @@ const HOLD_BATCH: Duration = Duration::from_secs(2);
 
 /// Messages applied in one call at most.
 const GROUP: usize = 1024;
+
+/// Messages gathered at most while one that carries our own changes is waited for, to be applied together with those before it.
+const GROUP_HELD: usize = 4 * GROUP;
 
 /// How often a batch that is held back is looked at.
 const HOLD_STEP: Duration = Duration::from_millis(5);
@@ -70,9 +74,10 @@ pub struct ConsumeLoop {
     /// Opened messages, and what holds their bytes in the queue.
     messages: Vec<Incoming>,
     permits: Vec<tokio::sync::OwnedSemaphorePermit>,
-    holding: Option<(BatchNumber, Instant)>,
-    /// The echo up to this batch was waited for in vain: until it comes, nothing more is held back for it.
-    given_up: Option<BatchNumber>,
+    /// What the first message waits for, and since when.
+    holding: Option<(Carrier, Instant)>,
+    /// Everything up to this was waited for in vain: until it comes, nothing more is held back for it.
+    given_up: Option<Carrier>,
     /// When the oldest message that waits came.
     since: Option<Instant>,
     /// When the app was last seen to have written.
@@ -127,7 +132,7 @@ impl ConsumeLoop {
 
     /// Gathers messages; `false` if there is nothing to be applied yet.
     fn receive(&mut self) -> bool {
-        while self.messages.len() < GROUP {
+        while self.messages.len() < self.most() {
             match self.inbox.try_recv() {
                 Ok(w) => self.push(w),
                 Err(_) => break,
@@ -139,7 +144,7 @@ impl ConsumeLoop {
             return true;
         }
         let until = due.map_or(now + IDLE, |due| due.min(now + IDLE));
-        if self.messages.len() >= GROUP {
+        if self.messages.len() >= self.most() {
             std::thread::sleep(until - now);
             return false;
         }
@@ -196,32 +201,13 @@ impl ConsumeLoop {
         let engine = Arc::clone(&self.engine);
         let shutdown = engine.shutdown.clone();
         let stop = move || shutdown.is_forced();
-        let mut through = None;
-        if let Some((batch, since)) = self.holding {
-            let me = {
-                // One guard for both: two in one statement would wait for one another.
-                let replica = engine.replica();
-                (replica.node_id(), replica.incarnation())
-            };
-            let echo = self.messages.iter().find(|m| matches!(&m.body, Body::Batch(b) if (b.record.node, Some(b.record.incarnation)) == me && b.record.batch == batch)).map(|m| m.sequence);
-            let landed = engine.landed().0;
-            self.given_up = self.given_up.filter(|g| *g > landed);
-            // What a former life has in flight has no number here, and stands in the stream already.
-            let given_up = batch == BatchNumber(0) || self.given_up.is_some_and(|g| batch <= g);
-            through = match echo {
-                Some(at) => Some(at),
-                // It does not come: others' changes do not wait for ever.
-                None if engine.shutdown.is_requested() => self.messages.first().map(|m| m.sequence),
-                None if given_up => self.messages.first().map(|m| m.sequence),
-                None if since.elapsed() >= HOLD_BATCH => {
-                    self.given_up = Some(batch);
-                    self.messages.first().map(|m| m.sequence)
-                }
-                None => {
-                    self.leave_until = Some(Instant::now() + HOLD_STEP);
-                    return;
-                }
-            };
+        let mut given_up = false;
+        if let Some((carrier, since)) = self.holding {
+            given_up = self.in_vain(carrier, since);
+            if !given_up && !self.has_come(carrier) {
+                self.leave_until = Some(Instant::now() + HOLD_STEP);
+                return;
+            }
         }
         let options = ApplyOptions {
             max_time: if self.app_is_writing() {
@@ -229,7 +215,7 @@ impl ConsumeLoop {
             } else {
                 HOLD_LOCK
             },
-            through,
+            given_up,
             patience: LOCK_PATIENCE,
             stop: &stop,
         };
@@ -241,12 +227,55 @@ impl ConsumeLoop {
                 .apply_echoes_only(&self.messages, LOCK_PATIENCE, &stop)
         };
         match result {
-            Ok(applied) => self.applied(&applied, through.is_some()),
+            Ok(applied) => self.applied(&applied),
             Err(e) => self.failed(&e),
         }
     }
 
-    fn applied(&mut self, applied: &Applied, went_through: bool) {
+    /// Whether what is waited for is among the messages.
+    fn has_come(&self, carrier: Carrier) -> bool {
+        match carrier {
+            Carrier::Former(at) => self.messages.last().is_some_and(|m| m.sequence >= at),
+            Carrier::Batch(batch) => {
+                let me = {
+                    // One guard for both: two in one statement would wait for one another.
+                    let replica = self.engine.replica();
+                    (replica.node_id(), replica.incarnation())
+                };
+                self.messages.iter().any(|m| matches!(&m.body, Body::Batch(b) if (b.record.node, Some(b.record.incarnation)) == me && b.record.batch == batch))
+            }
+        }
+    }
+
+    /// Whether others' changes have waited long enough for it: it may never come.
+    fn in_vain(&mut self, carrier: Carrier, since: Instant) -> bool {
+        let landed = self.engine.landed().0;
+        self.given_up = self.given_up.filter(|g| match g {
+            Carrier::Batch(batch) => *batch > landed,
+            Carrier::Former(_) => true,
+        });
+        if self.given_up.is_some_and(|g| carrier <= g) || self.engine.shutdown.is_requested() {
+            return true;
+        }
+        let full = self.messages.len() >= self.most() && !self.has_come(carrier);
+        if !full && since.elapsed() < HOLD_BATCH {
+            return false;
+        }
+        self.engine.metrics.holds_given_up.inc();
+        self.given_up = Some(carrier);
+        true
+    }
+
+    /// How many messages are gathered: more, where one of them is waited for.
+    fn most(&self) -> usize {
+        if self.holding.is_some() {
+            GROUP_HELD
+        } else {
+            GROUP
+        }
+    }
+
+    fn applied(&mut self, applied: &Applied) {
         let engine = Arc::clone(&self.engine);
         let passed = applied
             .consumed
@@ -270,9 +299,13 @@ impl ConsumeLoop {
             engine.status.recovered(Component::Database);
             engine.status.recovered(Component::Apply);
             self.backoff.reset();
-            if went_through {
-                self.holding = None;
+        }
+        match applied.stopped {
+            Stopped::Hold(carrier) if self.holding.is_none_or(|(c, _)| c != carrier) => {
+                self.holding = Some((carrier, Instant::now()));
             }
+            Stopped::Hold(_) | Stopped::Locked => {}
+            _ => self.holding = None,
         }
         let paused = match &applied.stopped {
             Stopped::No => None,
@@ -283,10 +316,7 @@ impl ConsumeLoop {
                 );
                 return;
             }
-            Stopped::Hold(batch) => {
-                if self.holding.is_none() {
-                    self.holding = Some((*batch, Instant::now()));
-                }
+            Stopped::Hold(_) => {
                 self.leave_until = Some(Instant::now() + HOLD_STEP);
                 return;
             }

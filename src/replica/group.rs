@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Replica, ReplicaError};
-use crate::apply::fold::{FoldContext, FoldStats, FoldStop, fold, open_gates};
+use crate::apply::fold::{FoldContext, FoldStats, FoldStop, Together, fold};
 use crate::apply::incoming::{Body, Incoming, IncomingBatch};
 use crate::apply::order::{Verdict, judge_record};
+use crate::apply::plan::open_gates;
 use crate::change::position::{BatchNumber, Incarnation, Sequence, ShardId};
+use crate::changelog::in_flight::Carrier;
 use crate::changelog::retire::{Retired, retire};
 use crate::planted::planted;
 use crate::sqlite::connection;
@@ -23,8 +25,8 @@ use crate::state::{journal, node, publishers};
 pub struct ApplyOptions<'a> {
     /// How long the write lock may be held before the group is cut at the next batch.
     pub max_time: Duration,
-    /// Fold at least up to here in this transaction, even if it takes longer, and let what is in flight vanish in between.
-    pub through: Option<Sequence>,
+    /// What carries our changes was waited for in vain: let them vanish if the first message wants that.
+    pub given_up: bool,
     /// How long to wait for the lock.
     pub patience: Duration,
     /// Asked while waiting for the lock.
@@ -42,8 +44,8 @@ pub enum Stopped {
     Schema(String),
     /// The next message was written by a newer program.
     Newer(u8),
-    /// The next message would make a change of ours vanish that is in flight: apply it together with our batch.
-    Hold(BatchNumber),
+    /// The next message would make a change of ours vanish that is in flight: apply it together with what carries that.
+    Hold(Carrier),
     /// A batch under this node's id that is not ours: two daemons share an id.
     Doubled(Incarnation),
 }
@@ -113,6 +115,8 @@ impl Replica {
     ) -> Result<Applied, ReplicaError> {
         let mut count = messages.len();
         let mut stopped = None;
+        // The transaction does not end before it has folded up to here.
+        let mut through = Sequence(0);
         loop {
             let wanted = messages.get(..count).unwrap_or(messages);
             let mut applied = Applied::new();
@@ -121,7 +125,7 @@ impl Replica {
                 return Ok(applied);
             }
             let since = Instant::now();
-            let outcome = self.apply_here(wanted, options, since, &mut applied);
+            let outcome = self.apply_here(wanted, options, through, since, &mut applied);
             applied.held = since.elapsed();
             match outcome {
                 Ok(None) => {
@@ -134,10 +138,26 @@ impl Replica {
                 Ok(Some(reason)) => {
                     connection::rollback(&self.conn);
                     self.reload()?;
+                    if let Stopped::Hold(carrier) = &reason
+                        && let Some(echo) = self.echo_in(wanted, *carrier)
+                        && echo > through
+                    {
+                        // What it waits for is here: fold both in one transaction. When that does not do, all that is here.
+                        through = if through == Sequence(0) {
+                            echo
+                        } else {
+                            self.last_echo_in(wanted).max(echo)
+                        };
+                        continue;
+                    }
                     count = applied.consumed;
                     if count == 0 {
                         let mut none = Applied::new();
-                        none.stopped = reason;
+                        none.stopped = match (stopped, reason) {
+                            // Two of ours that depend on one another: it is the later one that is missing.
+                            (Some(Stopped::Hold(a)), Stopped::Hold(b)) => Stopped::Hold(a.max(b)),
+                            (_, reason) => reason,
+                        };
                         return Ok(none);
                     }
                     stopped = Some(reason);
@@ -156,6 +176,7 @@ impl Replica {
         &mut self,
         messages: &[Incoming],
         options: &ApplyOptions<'_>,
+        through: Sequence,
         since: Instant,
         applied: &mut Applied,
     ) -> Result<Option<Stopped>, ReplicaError> {
@@ -168,8 +189,10 @@ impl Replica {
         let mut position = self.position;
         let mut taken: HashMap<_, LastTaken> = HashMap::new();
         let mut foreign = self.foreign;
+        let mut together = self.together(messages, through);
         for message in messages {
-            let must = options.through.is_some_and(|s| message.sequence <= s);
+            let must = message.sequence <= through;
+            together.given_up = options.given_up && applied.consumed == 0;
             if applied.consumed > 0 && !must && since.elapsed() >= options.max_time {
                 break;
             }
@@ -188,10 +211,11 @@ impl Replica {
                 }
                 Body::Batch(batch) => match judge_record(&self.publishers, &batch.record) {
                     Verdict::Take => {
-                        let moved = match self.take(batch, message, foreign, options, applied)? {
-                            Taken::Stopped(stop) => return Ok(Some(stop)),
-                            Taken::Folded { moved } => moved,
-                        };
+                        let moved =
+                            match self.take(batch, message, foreign, &mut together, applied)? {
+                                Taken::Stopped(stop) => return Ok(Some(stop)),
+                                Taken::Folded { moved } => moved,
+                            };
                         // An echo that changed anything (it brought back what another's batch had displaced) is as good as another's: what was
                         // scanned before it was scanned of another state.
                         if moved || !self.is_current(batch) {
@@ -221,6 +245,13 @@ impl Replica {
             position.hash = message.hash;
             applied.consumed += 1;
         }
+        if let Some((since, carrier)) = together.relied
+            && !came(carrier, applied, position.sequence)
+        {
+            // It was here, but did not count: what has relied on it must wait.
+            applied.consumed = messages.iter().take_while(|m| m.sequence < since).count();
+            return Ok(Some(Stopped::Hold(carrier)));
+        }
         for (node, last) in taken {
             publishers::write(&self.conn, node, last)?;
         }
@@ -245,7 +276,7 @@ impl Replica {
         batch: &IncomingBatch,
         message: &Incoming,
         foreign: Sequence,
-        options: &ApplyOptions<'_>,
+        together: &mut Together,
         applied: &mut Applied,
     ) -> Result<Taken, ReplicaError> {
         let record = &batch.record;
@@ -270,33 +301,10 @@ impl Replica {
             )?;
             applied.dead_letters += 1;
         }
-        // For the whole group: what comes behind `through` in it would be held back for the same batches, and one by one.
-        let allow_flicker = options.through.is_some();
         // Since it was scanned nothing was taken but batches of this incarnation whose folding changed nothing: the database was exactly the fold up to
         // `base` with these changes on top, so folding it comes to what is there.
         let settled = current && record.base >= foreign;
-        // Gates open before the echo takes anything out of the change log, so that a closed one leaves all as it was. What comes to nothing needs no gate: the
-        // schema may have changed since it was scanned.
-        if !settled {
-            let (filter, conn) = (&self.filter, &self.conn);
-            let wanted = |t: &str| filter.wants(conn, t);
-            let mut ctx = FoldContext {
-                conn,
-                captured: &self.captured,
-                wanted: &wanted,
-                in_flight: &self.in_flight,
-                pending: &mut self.pending,
-                plans: &mut self.plans,
-                me: self.me,
-                at: message.sequence,
-                allow_flicker,
-                stats: &mut applied.fold,
-            };
-            if let Err(e) = open_gates(&mut ctx, record) {
-                return stop_or_fail(e, self.in_flight.last());
-            }
-        }
-        if own && batch.damage.is_none() {
+        if own && batch.damage.is_none() && settled {
             self.retire(batch)?;
         }
         if current {
@@ -304,27 +312,84 @@ impl Replica {
         } else if !own {
             applied.scanned_at.push(record.scanned_at);
         }
-        if batch.damage.is_some() || settled || (own && planted!(EchoSkipped)) {
+        if settled || batch.damage.is_some() {
             return Ok(Taken::Folded { moved: false });
         }
-        let (filter, conn) = (&self.filter, &self.conn);
-        let wanted = |t: &str| filter.wants(conn, t);
+        // Gates open before the echo takes anything out of the change log, so that a closed one leaves all as it was. What comes to nothing needs no gate: the
+        // schema may have changed since it was scanned.
+        let plans = {
+            let (filter, conn) = (&self.filter, &self.conn);
+            let wanted = |t: &str| filter.wants(conn, t);
+            match open_gates(&self.captured, &wanted, &mut self.plans, record) {
+                Ok(plans) => plans,
+                Err(reason) => return Ok(Taken::Stopped(Stopped::Schema(reason))),
+            }
+        };
+        if own {
+            self.retire(batch)?;
+            if planted!(EchoSkipped) {
+                return Ok(Taken::Folded { moved: false });
+            }
+        }
         let mut ctx = FoldContext {
-            conn,
-            captured: &self.captured,
-            wanted: &wanted,
+            conn: &self.conn,
             in_flight: &self.in_flight,
             pending: &mut self.pending,
-            plans: &mut self.plans,
             me: self.me,
             at: message.sequence,
-            allow_flicker,
+            together,
             stats: &mut applied.fold,
         };
-        match fold(&mut ctx, batch) {
+        match fold(&mut ctx, batch, &plans) {
             Ok(moved) => Ok(Taken::Folded { moved }),
-            Err(e) => stop_or_fail(e, self.in_flight.last()),
+            Err(FoldStop::Hold(carrier)) => Ok(Taken::Stopped(Stopped::Hold(carrier))),
+            Err(FoldStop::Closed(reason)) => Ok(Taken::Stopped(Stopped::Schema(reason))),
+            Err(FoldStop::Sqlite(e)) => Err(e.into()),
+            Err(FoldStop::Spool(e)) => Err(e.into()),
         }
+    }
+
+    /// What of ours a transaction that folds these messages, at least up to `through`, brings back by itself.
+    fn together(&self, messages: &[Incoming], through: Sequence) -> Together {
+        let last = messages.last().map_or(Sequence(0), |m| m.sequence);
+        let through = through.min(last);
+        let batch = messages
+            .iter()
+            .filter(|m| m.sequence <= through)
+            .filter_map(|m| self.own_batch(m))
+            .max();
+        Together {
+            batch,
+            through,
+            ..Together::default()
+        }
+    }
+
+    /// The number of the batch of this incarnation that the message is, if it is one.
+    fn own_batch(&self, message: &Incoming) -> Option<BatchNumber> {
+        match &message.body {
+            Body::Batch(batch) if self.is_current(batch) => Some(batch.record.batch),
+            _ => None,
+        }
+    }
+
+    /// Where among these messages the one stands that a carrier is.
+    fn echo_in(&self, messages: &[Incoming], carrier: Carrier) -> Option<Sequence> {
+        messages
+            .iter()
+            .find(|m| match carrier {
+                Carrier::Former(at) => m.sequence == at,
+                Carrier::Batch(batch) => self.own_batch(m) == Some(batch),
+            })
+            .map(|m| m.sequence)
+    }
+
+    fn last_echo_in(&self, messages: &[Incoming]) -> Sequence {
+        messages
+            .iter()
+            .rev()
+            .find(|m| self.own_batch(m).is_some())
+            .map_or(Sequence(0), |m| m.sequence)
     }
 
     fn is_current(&self, batch: &IncomingBatch) -> bool {
@@ -413,11 +478,10 @@ impl Replica {
     }
 }
 
-fn stop_or_fail(stop: FoldStop, in_flight: Option<BatchNumber>) -> Result<Taken, ReplicaError> {
-    match stop {
-        FoldStop::Hold => Ok(Taken::Stopped(Stopped::Hold(in_flight.unwrap_or_default()))),
-        FoldStop::Closed(reason) => Ok(Taken::Stopped(Stopped::Schema(reason))),
-        FoldStop::Sqlite(e) => Err(e.into()),
-        FoldStop::Spool(e) => Err(e.into()),
+/// Whether what a carrier brings was folded.
+fn came(carrier: Carrier, applied: &Applied, position: Sequence) -> bool {
+    match carrier {
+        Carrier::Former(at) => at <= position,
+        Carrier::Batch(batch) => applied.echoes.iter().any(|e| *e >= batch),
     }
 }

@@ -62,6 +62,27 @@ pub fn record_conflict(conn: &Connection, c: &Conflict<'_>) -> Result<(), Sqlite
     Ok(())
 }
 
+/// The id that the next conflict will have.
+///
+/// # Errors
+/// SQLite's.
+pub fn next_conflict(conn: &Connection) -> Result<i64, SqliteError> {
+    conn.prepare_cached("SELECT coalesce(max(id), 0) + 1 FROM __harmonylite__conflicts")
+        .and_then(|mut s| s.query_row([], |r| r.get(0)))
+        .doing("read the conflict journal")
+}
+
+/// Takes entries back that turned out to be no conflicts. Returns how many.
+///
+/// # Errors
+/// SQLite's.
+pub fn remove_conflicts(conn: &Connection, ids: std::ops::Range<i64>) -> Result<u64, SqliteError> {
+    conn.prepare_cached("DELETE FROM __harmonylite__conflicts WHERE id >= ?1 AND id < ?2")
+        .and_then(|mut s| s.execute([ids.start, ids.end]))
+        .map(|n| n as u64)
+        .doing("take entries of the conflict journal back")
+}
+
 /// Keeps a message that cannot be read, with the reason.
 ///
 /// # Errors

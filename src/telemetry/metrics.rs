@@ -86,6 +86,8 @@ pub struct Instruments {
     pub rows_applied: IntCounter,
     /// Own batches that came back.
     pub echoes: IntCounter,
+    /// Times that other nodes' changes waited in vain for a batch of ours on its way, and were applied without it.
+    pub holds_given_up: IntCounter,
     /// Messages ignored because that batch had been taken already.
     pub ignored_duplicate: IntCounter,
     /// Messages ignored because an earlier batch of their publisher is missing.
@@ -231,6 +233,10 @@ impl Metrics {
                 "Row operations of other nodes' batches applied here.",
             )?,
             echoes: make.counter("echoes_total", "Own batches that came back in the stream.")?,
+            holds_given_up: make.counter(
+                "holds_given_up_total",
+                "Times that an incoming change was held back in vain for a batch of this node: its app may have seen an older value of its own for a while.",
+            )?,
             ignored_duplicate: ignored("duplicate")?,
             ignored_gap: ignored("gap")?,
             ignored_stale_incarnation: ignored("stale_incarnation")?,

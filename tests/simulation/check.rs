@@ -51,13 +51,13 @@ pub fn is_fold_and_pending(
 /// What was pending before messages were applied and still is has kept its value.
 pub fn pending_did_not_move(specs: &[TableSpec], before: &View, after: &View) -> Out<()> {
     for (t, spec) in specs.iter().enumerate() {
-        for (key, (p, _)) in &after.pending[t] {
+        for (key, (p, flies)) in &after.pending[t] {
             let (was, is) = (
                 before.state.tables[t].get(key),
                 after.state.tables[t].get(key),
             );
             let good = match p {
-                Pending::Whole => was == is || (is.is_none() && !spec.uniques.is_empty()),
+                Pending::Whole => was == is || (!spec.uniques.is_empty() && !flies),
                 Pending::Delete => is.is_none(),
                 Pending::Cells(mask) => match (was, is) {
                     (Some(a), Some(b)) => {
@@ -83,14 +83,21 @@ pub fn pending_did_not_move(specs: &[TableSpec], before: &View, after: &View) ->
     Ok(())
 }
 
-/// What a batch on its way carries stays visible until its echo.
-pub fn in_flight_stayed(specs: &[TableSpec], before: &View, after: &View) -> Out<()> {
+/// What a batch on its way carries stays visible until its echo. `own`: echoes were among what was applied; only what is on its way still is
+/// looked at then.
+pub fn in_flight_stayed(specs: &[TableSpec], before: &View, after: &View, own: bool) -> Out<()> {
     for (t, spec) in specs.iter().enumerate() {
         for (key, (p, flies)) in &before.pending[t] {
             let (was, is) = (
                 before.state.tables[t].get(key),
                 after.state.tables[t].get(key),
             );
+            let left = after.pending[t].get(key).filter(|p| p.1).map(|p| p.0);
+            let p = &match left {
+                Some(left) if own => left,
+                None if own => continue,
+                _ => *p,
+            };
             let good = !flies
                 || was.is_none()
                 || match p {
@@ -98,6 +105,7 @@ pub fn in_flight_stayed(specs: &[TableSpec], before: &View, after: &View) -> Out
                     Pending::Delete => true,
                     Pending::Cells(_) => is.is_some(),
                 };
+            // What of them changed and must not have, `pending_did_not_move` looks at.
             if !good {
                 return Err(format!(
                     "table {}, key {}: in flight {p:?} was {} and is now {}",

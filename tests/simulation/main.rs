@@ -231,6 +231,7 @@ const REQUIRED: &[&str] = &[
     "echo folded to nothing",
     "echo folded",
     "folded through the own batch",
+    "former value given back",
     "held back",
     "held back for too long",
     "insert-collision",

@@ -50,7 +50,7 @@ impl Pending {
     fn then(before: Option<Self>, kind: i64, mask: i64) -> Self {
         match (before, kind) {
             (_, 0) => Self::Delete,
-            (_, 1) => Self::Whole,
+            (_, 1 | 4) => Self::Whole,
             (None, _) => Self::Cells(mask as u64),
             (Some(Self::Cells(m)), _) => Self::Cells(m | mask as u64),
             (Some(_), _) => Self::Whole,

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use harmonylite::apply::incoming::{Body, Incoming};
-use harmonylite::change::position::{Incarnation, NodeId, Sequence, ShardId};
+use harmonylite::change::position::{Incarnation, NodeId, ShardId};
+use harmonylite::changelog::in_flight::Carrier;
 use harmonylite::publish::outbox::Outbox;
 use harmonylite::replica::group::{ApplyOptions, Stopped};
 use harmonylite::replica::lifecycle::OpenOptions;
@@ -368,42 +369,28 @@ impl World {
         if self.nodes[n].replica.is_none() || to <= at {
             return Ok(());
         }
-        match self.apply(n, at, to, short, None, fault)? {
-            Some(Stopped::Hold(batch)) => {
+        match self.apply(n, at, to, short, false, fault)? {
+            Some(Stopped::Hold(carrier)) => {
                 self.count("held back");
-                let (me, incarnation) = (
-                    self.nodes[n].id,
-                    self.nodes[n]
-                        .replica
-                        .as_ref()
-                        .and_then(Replica::incarnation),
-                );
                 let here = self.nodes[n].position();
-                let echo =
-                    self.stream
-                        .entries
-                        .iter()
-                        .skip(here + 1)
-                        .find(|e| match &e.incoming.body {
-                            Body::Batch(b) => {
-                                b.record.node == me
-                                    && Some(b.record.incarnation) == incarnation
-                                    && b.record.batch == batch
-                            }
-                            _ => false,
-                        });
-                let through = match echo {
-                    Some(e) => Some(e.incoming.sequence.0 as usize),
-                    // What is in flight was sent by an earlier incarnation: it stands in the stream already.
-                    None if batch.0 == 0 => Some(self.stream.end()),
-                    None => None,
-                };
-                if let Some(through) = through.filter(|_| !r.chance(80)) {
-                    self.count("folded through the own batch");
-                    self.apply(n, here, through, short, Some(through), None)?;
-                } else if r.chance(200) {
-                    self.count("held back for too long");
-                    self.apply(n, here, here + 1, short, Some(here + 1), None)?;
+                match self.stands(n, carrier).filter(|_| !r.chance(80)) {
+                    // What it waits for has come: fold both together, however long that takes.
+                    Some(echo) => {
+                        let stopped = self.apply(n, here, echo, short, false, None)?;
+                        if self.nodes[n].position() >= echo {
+                            self.count("folded through the own batch");
+                        } else if stopped == Some(Stopped::Hold(carrier)) {
+                            return Err(format!(
+                                "node {} waits for {carrier:?}, which is there",
+                                self.nodes[n].uid
+                            ));
+                        }
+                    }
+                    None if r.chance(200) => {
+                        self.count("held back for too long");
+                        self.apply(n, here, here + 1, short, true, None)?;
+                    }
+                    None => {}
                 }
             }
             Some(Stopped::Doubled(_)) => {
@@ -419,6 +406,25 @@ impl World {
         Ok(())
     }
 
+    /// Where in the stream, ahead of the position, the batch stands that carries a change of ours, if it counts.
+    fn stands(&self, n: usize, carrier: Carrier) -> Option<usize> {
+        let node = &self.nodes[n];
+        let incarnation = node.replica.as_ref().and_then(Replica::incarnation);
+        let ahead = self.stream.entries.iter().skip(node.position() + 1);
+        ahead
+            .filter(|e| e.taken.is_some())
+            .find(|e| match (&e.incoming.body, carrier) {
+                (_, Carrier::Former(at)) => e.incoming.sequence == at,
+                (Body::Batch(b), Carrier::Batch(batch)) => {
+                    b.record.node == node.id
+                        && Some(b.record.incarnation) == incarnation
+                        && b.record.batch == batch
+                }
+                _ => false,
+            })
+            .map(|e| e.incoming.sequence.0 as usize)
+    }
+
     /// Applies the messages behind `from` up to `to`; why it stopped.
     fn apply(
         &mut self,
@@ -426,7 +432,7 @@ impl World {
         from: usize,
         to: usize,
         short: bool,
-        through: Option<usize>,
+        given_up: bool,
         fault: Option<u32>,
     ) -> Out<Option<Stopped>> {
         let messages = self.messages(from, to);
@@ -442,7 +448,7 @@ impl World {
             } else {
                 Duration::from_secs(3600)
             },
-            through: through.map(|s| Sequence(s as u64)),
+            given_up,
             patience: Duration::ZERO,
             stop: &|| true,
         };
@@ -471,7 +477,7 @@ impl World {
                 applied.consumed
             ));
         }
-        if through.is_none() {
+        if !given_up {
             check::pending_did_not_move(&self.specs, &before, &after)
                 .map_err(|e| format!("node {uid} flickers: {e}"))?;
         }
@@ -479,8 +485,8 @@ impl World {
             .iter()
             .take(applied.consumed)
             .any(|m| matches!(&m.body, Body::Batch(b) if b.record.node == node.id));
-        if through.is_none() && !own {
-            check::in_flight_stayed(&self.specs, &before, &after)
+        if !given_up {
+            check::in_flight_stayed(&self.specs, &before, &after, own)
                 .map_err(|e| format!("node {uid} lets what is in flight vanish: {e}"))?;
         }
         let (mut nothing, mut folded) = (0, 0);
@@ -509,15 +515,16 @@ impl World {
         }
         let stopped = applied.stopped.clone();
         let text = format!(
-            "node {uid} applies {from}+{} through {through:?}: {} batches, {stopped:?}, echoes {:?}, {:?}, conflicts {:?}",
+            "node {uid} applies {from}+{} {}: {} batches, {stopped:?}, echoes {:?}, {:?}, conflicts {:?}",
             applied.consumed,
+            if given_up { " giving up" } else { "" },
             applied.batches,
             applied.echoes,
             applied.ignored,
             applied.fold.conflicts
         );
         self.say(|| text);
-        if self.owners.is_some() && through.is_none() && !applied.fold.conflicts.is_empty() {
+        if self.owners.is_some() && !given_up && !applied.fold.conflicts.is_empty() {
             return Err(format!(
                 "node {uid} journals conflicts though one node alone writes each table: {:?}",
                 applied.fold.conflicts
@@ -526,6 +533,7 @@ impl World {
         for (verdict, n) in applied.ignored {
             self.add(verdict, n);
         }
+        self.add("former value given back", applied.fold.given_back);
         for (reason, n) in applied.fold.conflicts {
             self.add(reason, n);
         }

@@ -3,40 +3,43 @@
 //! - Deletes come first; a whole row that meets another row on a UNIQUE index removes that row (journaled), unless the same batch rewrites it.
 //! - Against a pending whole row or delete the row is left as it is, but what an incoming whole row displaces goes all the same; against pending
 //!   cells, those columns stay mine, and a delete or a displacement makes them forgotten.
-//! - What has not reached the stream yields to what has: a pending whole row that is displaced before it was sent is given up (the scan
-//!   finds it gone and sends a delete); one in flight comes back with its echo, on every node alike.
-//! - What is in flight and would vanish until its echo holds the batch back instead, for a bounded time (no flicker).
+//! - What has not reached the stream yields to what has: a pending whole row that is displaced before it was sent gets the UNIQUE values back that it
+//!   had before, where they are free, else it is given up (the scan finds it gone and sends a delete); one in flight comes back with its echo,
+//!   on every node alike.
+//! - What is in flight and would vanish until its echo holds the batch back instead, for a bounded time, unless that echo is folded in the same
+//!   transaction (no flicker).
+
+mod displace;
+mod losers;
+mod together;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use rusqlite::Connection;
 
 use super::evaluator::Evaluator;
 use super::incoming::IncomingBatch;
-use super::plan::{Gate, Plan, gate};
+use super::plan::{Plan, Plans};
 use super::rows;
-use crate::capture::Captured;
 use crate::change::key::KeyBytes;
-use crate::change::literal::sql_literals;
 use crate::change::operation::{ColumnMask, Reduced};
 use crate::change::position::{NodeId, Sequence};
 use crate::change::value::{OwnedValue, Value};
-use crate::changelog::in_flight::InFlight;
+use crate::changelog::in_flight::{Carrier, InFlight};
 use crate::changelog::pending::{PendingRow, TablePending};
-use crate::changelog::retire;
 use crate::codec::commit::{CommitRecord, TableDefinition};
 use crate::codec::rows::{RowOp, RowReader};
 use crate::planted::planted;
 use crate::sqlite::error::{Doing, Fault, SqliteError, fault_of};
-use crate::state::journal::{self, Conflict};
+use displace::Spare;
+pub use together::Together;
 
 /// Why a batch was not folded.
 #[derive(Debug, thiserror::Error)]
 pub enum FoldStop {
-    /// Something of ours in flight would vanish until its echo: wait for it.
+    /// Something of ours in flight would vanish until what carries it is folded: wait for that.
     #[error("waiting for this node's own batch")]
-    Hold,
+    Hold(Carrier),
     /// Not until the schema here is another: why, and what to do.
     #[error("{0}")]
     Closed(String),
@@ -52,22 +55,16 @@ pub enum FoldStop {
 pub struct FoldContext<'a> {
     /// The write connection, inside a transaction.
     pub conn: &'a Connection,
-    /// The tables here.
-    pub captured: &'a Captured,
-    /// Which tables are replicated.
-    pub wanted: &'a dyn Fn(&str) -> bool,
     /// What a batch of ours carries.
     pub in_flight: &'a InFlight,
     /// What is pending, by table in lower case.
     pub pending: &'a mut HashMap<String, TablePending>,
-    /// Plans that were made before, while the schema is the same.
-    pub plans: &'a mut Vec<Arc<Plan>>,
     /// This node.
     pub me: NodeId,
     /// Where the batch stands.
     pub at: Sequence,
-    /// What is in flight may vanish until its echo.
-    pub allow_flicker: bool,
+    /// What of ours may vanish because its echo is folded in the same transaction.
+    pub together: &'a mut Together,
     /// Counters.
     pub stats: &'a mut FoldStats,
 }
@@ -79,46 +76,20 @@ pub struct FoldStats {
     pub rows: u64,
     /// Values and rows that were journaled, by reason.
     pub conflicts: HashMap<&'static str, u64>,
-}
-
-/// Finds or makes the plans for a batch's tables; one entry a table.
-///
-/// # Errors
-/// [`FoldStop::Closed`] before anything is written.
-pub fn open_gates(
-    ctx: &mut FoldContext<'_>,
-    record: &CommitRecord,
-) -> Result<Vec<Option<Arc<Plan>>>, FoldStop> {
-    /// Plans kept: one a table and shape is usual.
-    const PLANS: usize = 4096;
-    let mut out = Vec::with_capacity(record.tables.len());
-    for definition in &record.tables {
-        if let Some(plan) = ctx.plans.iter().find(|p| p.definition == *definition) {
-            out.push(Some(Arc::clone(plan)));
-            continue;
-        }
-        match gate(ctx.captured, ctx.wanted, definition, record.node) {
-            Gate::Open(plan) => {
-                if ctx.plans.len() >= PLANS {
-                    ctx.plans.clear();
-                }
-                ctx.plans.push(Arc::clone(&plan));
-                out.push(Some(plan));
-            }
-            Gate::Excluded => out.push(None),
-            Gate::Closed(reason) => return Err(FoldStop::Closed(reason)),
-        }
-    }
-    Ok(out)
+    /// Rows that got back the UNIQUE values that they had before.
+    pub given_back: u64,
 }
 
 /// Folds a batch; whether that changed anything in the database.
 ///
 /// # Errors
 /// See [`FoldStop`]; the transaction must then be rolled back.
-pub fn fold(ctx: &mut FoldContext<'_>, batch: &IncomingBatch) -> Result<bool, FoldStop> {
+pub fn fold(
+    ctx: &mut FoldContext<'_>,
+    batch: &IncomingBatch,
+    plans: &Plans,
+) -> Result<bool, FoldStop> {
     let record = &batch.record;
-    let plans = open_gates(ctx, record)?;
     for plan in plans.iter().flatten() {
         let table = &plan.table;
         ctx.pending
@@ -182,13 +153,6 @@ fn each_row(
         }
         Ok(())
     })
-}
-
-/// Which of the rows in the way stay.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Spare {
-    Nothing,
-    PendingWhole,
 }
 
 struct Fold<'a, 'c> {
@@ -330,7 +294,7 @@ impl Fold<'_, '_> {
 
     fn whole(&mut self, plan: &Plan, table: usize, values: &[Value<'_>]) -> Result<(), FoldStop> {
         let key = rows::key_of(plan, values);
-        let aside = if self.aside.is_empty() {
+        let mut aside = if self.aside.is_empty() {
             None
         } else {
             self.aside
@@ -341,6 +305,7 @@ impl Fold<'_, '_> {
         match self.pending(plan, &key) {
             Some(PendingRow {
                 all: Reduced::Whole | Reduced::Delete,
+                inserted,
                 ..
             }) => {
                 let columns: Vec<usize> = (0..plan.definition.columns.len()).collect();
@@ -350,7 +315,11 @@ impl Fold<'_, '_> {
                     &key,
                     &columns,
                     values.get(from..).unwrap_or_default(),
-                    "insert-collision",
+                    if inserted {
+                        "insert-collision"
+                    } else {
+                        "overwritten-here"
+                    },
                 )?;
                 if planted!(SideEffectsSkipped) {
                     return Ok(());
@@ -363,6 +332,9 @@ impl Fold<'_, '_> {
                 all: Reduced::Cells(mine),
                 ..
             }) => {
+                if aside.is_none() && self.is_echo() {
+                    aside = self.unpark(plan, &key)?;
+                }
                 let here = match &aside {
                     Some(here) => Some(here.clone()),
                     None => rows::read_here(self.ctx.conn, plan, &key)?,
@@ -427,240 +399,6 @@ impl Fold<'_, '_> {
         self.displace(plan, key, values, Spare::Nothing)?;
         write(self.ctx.conn).map_err(|e| refused(plan, e))?;
         Ok(())
-    }
-
-    /// Removes the other rows that a row collides with on UNIQUE indexes, but for those that it spares.
-    ///
-    /// An echo whose row we have changed since leaves our pending whole rows alone: the app has handed the value on from one to the other, our later
-    /// batches overwrite both, and what a row that will be overwritten holds in the fold until then is nobody's business.
-    fn displace(
-        &mut self,
-        plan: &Plan,
-        key: &[Value<'_>],
-        values: &[Value<'_>],
-        spare: Spare,
-    ) -> Result<(), FoldStop> {
-        let table = &plan.table.table;
-        for index in &table.uniques {
-            let terms: Option<Vec<OwnedValue>> = if index.is_plain() {
-                index
-                    .terms
-                    .iter()
-                    .map(|t| {
-                        t.column
-                            .and_then(|c| plan.value_at(c))
-                            .and_then(|i| values.get(i))
-                            .map(Value::to_owned)
-                    })
-                    .collect()
-            } else {
-                let evaluator = match self.evaluators.entry(table.name.clone()) {
-                    std::collections::hash_map::Entry::Occupied(e) => e.into_mut(),
-                    std::collections::hash_map::Entry::Vacant(e) => {
-                        e.insert(Evaluator::new(self.ctx.conn, table)?)
-                    }
-                };
-                let offset = usize::from(plan.definition.key.is_empty());
-                evaluator.terms(
-                    index,
-                    &plan.definition.columns,
-                    values.get(offset..).unwrap_or_default(),
-                )?
-            };
-            let Some(terms) = terms else { continue };
-            // They are no part of the fold, and go only for a row that is really written.
-            let keyless = if spare == Spare::PendingWhole || planted!(KeylessStays) {
-                Vec::new()
-            } else {
-                rows::take_keyless(self.ctx.conn, table, index, &terms)?
-            };
-            for lost in keyless {
-                for (column, value) in table.columns.iter().zip(&lost) {
-                    self.record(&Conflict {
-                        table: &table.name,
-                        key: "NULL",
-                        column: &column.name,
-                        losing_value: value.as_value(),
-                        losing_node: Some(self.ctx.me),
-                        winning_node: self.record.node,
-                        position: self.ctx.at,
-                        reason: "unique-collision",
-                    })?;
-                }
-            }
-            for other in rows::colliding(self.ctx.conn, table, index, &terms, key)? {
-                let other: Vec<Value<'_>> = other.iter().map(OwnedValue::as_value).collect();
-                let pending = self.pending(plan, &other).map(|p| p.all);
-                if spare == Spare::PendingWhole
-                    && pending == Some(Reduced::Whole)
-                    && !planted!(GivesWayToItself)
-                {
-                    continue;
-                }
-                self.remove(plan, &other)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes a row that another displaces.
-    fn remove(&mut self, plan: &Plan, key: &[Value<'_>]) -> Result<(), FoldStop> {
-        match self.pending(plan, key) {
-            // Not sent yet: it is given up. Its change-log row stays, and the scan, finding the row gone, sends a delete.
-            Some(PendingRow {
-                unsent: Some(Reduced::Whole),
-                ..
-            }) => {
-                self.journal_mine(plan, key, None, "unique-collision")?;
-                #[cfg(feature = "planted-bugs")]
-                if planted!(GivenUpUnsaid) {
-                    let table = &plan.table;
-                    let name = table.table.name.to_ascii_lowercase();
-                    if let Some(pending) = self.ctx.pending.remove(&name) {
-                        for id in pending.all_changes(table, key) {
-                            retire::remove(self.ctx.conn, table, id)?;
-                        }
-                    }
-                    self.ctx
-                        .pending
-                        .entry(name)
-                        .or_default()
-                        .catch_up(self.ctx.conn, table)?;
-                }
-            }
-            Some(
-                p @ PendingRow {
-                    all: Reduced::Cells(_),
-                    ..
-                },
-            ) => {
-                self.hold_if(p.in_flight)?;
-                self.journal_mine(plan, key, None, "unique-collision")?;
-                self.forget(plan, key)?;
-            }
-            // In flight: its echo brings it back, without the cells that were changed since.
-            Some(p) => {
-                self.hold_if(p.in_flight)?;
-                if let Some(Reduced::Cells(mask)) = p.unsent {
-                    self.journal_mine(plan, key, Some(mask), "unique-collision")?;
-                }
-            }
-            None => self.journal_row(plan, key, None, None, "unique-collision")?,
-        }
-        rows::execute(self.ctx.conn, &plan.delete, key).doing_with(|| doing(plan))?;
-        Ok(())
-    }
-
-    fn hold_if(&self, in_flight: bool) -> Result<(), FoldStop> {
-        if in_flight && !self.ctx.allow_flicker && !planted!(NothingHeld) {
-            Err(FoldStop::Hold)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// The pending cells of a row that goes are forgotten: no batch is to carry what has no row to be of.
-    fn forget(&mut self, plan: &Plan, key: &[Value<'_>]) -> Result<(), FoldStop> {
-        let table = &plan.table;
-        if planted!(NotForgotten) {
-            return Ok(());
-        }
-        if let Some(pending) = self
-            .ctx
-            .pending
-            .get_mut(&table.table.name.to_ascii_lowercase())
-        {
-            for id in pending.cell_changes(table, key) {
-                retire::remove(self.ctx.conn, table, id)?;
-            }
-            pending.forget_cells(table, key);
-        }
-        Ok(())
-    }
-
-    /// Journals values of this node that lose to the batch.
-    fn journal_mine(
-        &mut self,
-        plan: &Plan,
-        key: &[Value<'_>],
-        mask: Option<ColumnMask>,
-        reason: &'static str,
-    ) -> Result<(), FoldStop> {
-        self.journal_row(plan, key, mask, Some(self.ctx.me), reason)
-    }
-
-    fn journal_row(
-        &mut self,
-        plan: &Plan,
-        key: &[Value<'_>],
-        mask: Option<ColumnMask>,
-        of: Option<NodeId>,
-        reason: &'static str,
-    ) -> Result<(), FoldStop> {
-        let Some(here) = rows::read_here(self.ctx.conn, plan, key)? else {
-            return Ok(());
-        };
-        let offset = rows::offset_here(plan);
-        let literals = sql_literals(key);
-        for (i, column) in plan
-            .table
-            .table
-            .columns
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| mask.is_none_or(|m| m.has(*i)))
-        {
-            let Some(value) = here.get(i + offset) else {
-                continue;
-            };
-            self.record(&Conflict {
-                table: &plan.table.table.name,
-                key: &literals,
-                column: &column.name,
-                losing_value: value.as_value(),
-                losing_node: of,
-                winning_node: self.record.node,
-                position: self.ctx.at,
-                reason,
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Journals values of the batch that lose to what is pending here.
-    fn journal_theirs(
-        &mut self,
-        plan: &Plan,
-        key: &[Value<'_>],
-        columns: &[usize],
-        values: &[Value<'_>],
-        reason: &'static str,
-    ) -> Result<(), FoldStop> {
-        if self.is_echo() || columns.is_empty() {
-            return Ok(());
-        }
-        let literals = sql_literals(key);
-        for (column, value) in columns.iter().zip(values) {
-            let Some(name) = plan.definition.columns.get(*column) else {
-                continue;
-            };
-            self.record(&Conflict {
-                table: &plan.definition.name,
-                key: &literals,
-                column: name,
-                losing_value: *value,
-                losing_node: Some(self.record.node),
-                winning_node: self.ctx.me,
-                position: self.ctx.at,
-                reason,
-            })?;
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, conflict: &Conflict<'_>) -> Result<(), FoldStop> {
-        *self.ctx.stats.conflicts.entry(conflict.reason).or_default() += 1;
-        Ok(journal::record_conflict(self.ctx.conn, conflict)?)
     }
 }
 
