@@ -15,6 +15,7 @@ mod broker_faults;
 mod commands;
 mod conflicts;
 mod counter;
+mod fights;
 mod files;
 mod large;
 mod life;

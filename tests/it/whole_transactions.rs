@@ -3,13 +3,15 @@
 use crate::harness::wait::Done;
 use crate::harness::{Cluster, app};
 
-const ACCOUNTS: i64 = 20;
+/// A hundred in four tables.
+const ACCOUNTS: i64 = 25;
+const TABLES: [&str; 4] = ["a", "b", "c", "d"];
 const TRANSFERS: i64 = 1500;
 
 /// Money moves between tables that lie in different shards; the sum never changes.
 fn transfers(shards: u64) {
     let mut schema = String::new();
-    for table in ["a", "b", "c"] {
+    for table in TABLES {
         schema.push_str(&format!(
             "CREATE TABLE {table}(id INTEGER PRIMARY KEY, money INTEGER);"
         ));
@@ -17,8 +19,8 @@ fn transfers(shards: u64) {
             schema.push_str(&format!("INSERT INTO {table} VALUES({id}, 100);"));
         }
     }
-    let sum = "SELECT (SELECT sum(money) FROM a) + (SELECT sum(money) FROM b) + (SELECT sum(money) FROM c)";
-    let total = 3 * 100 * ACCOUNTS;
+    let sum = "SELECT (SELECT sum(money) FROM a) + (SELECT sum(money) FROM b) + (SELECT sum(money) FROM c) + (SELECT sum(money) FROM d)";
+    let total = 4 * 100 * ACCOUNTS;
     let cluster = Cluster::new(3, shards, &schema);
     let done = Done::default();
     std::thread::scope(|scope| {
@@ -42,10 +44,7 @@ fn transfers(shards: u64) {
         }
         let app = cluster[0].app();
         for n in 0..TRANSFERS {
-            let (from, to) = (
-                ["a", "b", "c"][n as usize % 3],
-                ["b", "c", "a"][n as usize % 3],
-            );
+            let (from, to) = (TABLES[n as usize % 4], TABLES[(n + 1) as usize % 4]);
             let (x, y) = (n * 7 % ACCOUNTS, n * 13 % ACCOUNTS);
             app.execute_batch(&format!(
                 "BEGIN; UPDATE {from} SET money = money - 1 WHERE id = {x}; UPDATE {to} SET money = money + 1 WHERE id = {y}; COMMIT"

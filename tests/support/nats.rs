@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use harmonylite::config::{NatsConfig, ReplicationLogConfig, Secret};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// The nats-server to use: `$HARMONYLITE_NATS_SERVER`, the PATH's, or the one that `scripts/get-nats-server` fetches once.
 pub fn binary() -> &'static Path {
@@ -79,6 +81,21 @@ impl NatsServer {
             process.kill().unwrap();
             process.wait().unwrap();
         }
+    }
+
+    /// Stops it in its tracks: connections stay, nothing is answered.
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("the server runs");
+        kill(Pid::from_raw(process.id() as i32), signal).unwrap();
     }
 
     /// Starts it again after [`kill`](Self::kill), on the same port and store; waits until it accepts connections.
