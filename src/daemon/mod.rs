@@ -9,6 +9,7 @@
 //! ever; a clean stop publishes what is pending, within a deadline.
 
 mod ending;
+mod orphans;
 mod session;
 mod start;
 
@@ -198,6 +199,10 @@ async fn run_session(
         );
         move || consume.run(&|| finished.is_requested())
     })?;
+    let counting = start::thread("orphans", {
+        let engine = Arc::clone(engine);
+        move || orphans::run(&engine)
+    })?;
     engine.set_broker(session.broker.clone());
     engine.status.set_nats_connected(true);
     notify::status("replicating");
@@ -232,6 +237,7 @@ async fn run_session(
     }
     finished.request("end");
     ending::join(consuming).await;
+    ending::join(counting).await;
     reading.abort();
     let _ = reading.await;
     session.end().await;

@@ -6,5 +6,6 @@ pub mod error;
 pub mod ident;
 pub mod index_sql;
 pub mod introspect;
+pub mod orphans;
 pub mod row_sql;
 pub mod value;

@@ -108,6 +108,8 @@ pub struct Instruments {
     pub conflicts: ReasonCounter,
     /// Entries in the dead-letter journal.
     pub dead_letters: IntGauge,
+    /// Rows that `PRAGMA foreign_key_check` lists.
+    pub foreign_key_violations: IntGauge,
     /// Which reason, if any, pauses applying.
     pub apply_paused: ReasonFlag,
 
@@ -270,6 +272,10 @@ impl Metrics {
                 "Overridden values written to the conflict journal.",
                 "reason",
             )?),
+            foreign_key_violations: make.gauge(
+                "foreign_key_violations",
+                "Rows whose parent is gone, as PRAGMA foreign_key_check lists them; equal on all nodes.",
+            )?,
             dead_letters: make.gauge("dead_letters", "Entries in the dead-letter journal.")?,
             apply_paused: ReasonFlag(make.gauges(
                 "apply_paused",

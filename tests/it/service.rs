@@ -199,3 +199,34 @@ fn it_stops_by_itself_after_a_time_without_changes() {
     });
     cluster[1].assert_running();
 }
+
+#[test]
+fn orphans_that_a_merge_makes_are_counted_on_every_node() {
+    let mut cluster = Cluster::prepared(
+        2,
+        "CREATE TABLE parents(id INTEGER PRIMARY KEY); CREATE TABLE children(id INTEGER PRIMARY KEY, p REFERENCES parents); INSERT INTO parents VALUES(1);",
+    );
+    let ports: Vec<u16> = (0..2).map(|_| free_port()).collect();
+    for (node, port) in cluster.nodes.iter_mut().zip(&ports) {
+        node.root.push_str("cleanup_interval = 100\n");
+        node.sections.push_str(&format!(
+            "[prometheus]\nenable = true\nbind = \"127.0.0.1:{port}\"\n"
+        ));
+        node.start();
+    }
+    cluster.converge();
+    cluster.server.kill();
+    cluster[0].sql("DELETE FROM parents");
+    cluster[1].sql("INSERT INTO children VALUES(7, 1)");
+    cluster.server.restart();
+    cluster.converge();
+    for (node, port) in cluster.nodes.iter().zip(ports) {
+        assert_eq!(
+            node.integer("SELECT count(*) FROM pragma_foreign_key_check"),
+            1
+        );
+        eventually("the orphan is counted", || {
+            metric(port, "harmonylite_foreign_key_violations") == Some(1.0)
+        });
+    }
+}
