@@ -22,6 +22,7 @@ pub mod control;
 pub mod daemon;
 pub mod engine;
 pub mod http;
+pub mod journals;
 pub mod planted;
 pub mod publish;
 pub mod replica;

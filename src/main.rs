@@ -6,6 +6,7 @@ use std::process::ExitCode as ProcessExitCode;
 use harmonylite::cli::args::{Args, Command};
 use harmonylite::cli::commands;
 use harmonylite::cli::exit::ExitCode;
+use harmonylite::cli::words;
 use harmonylite::config::Config;
 use harmonylite::daemon::{self, Fatal, Purpose};
 use harmonylite::telemetry::logging;
@@ -15,9 +16,14 @@ fn main() -> ProcessExitCode {
         Ok(args) => args,
         Err(e) => return failed(ExitCode::Usage, &e),
     };
-    match args.command {
-        Command::Help => return said(&Args::help()),
-        Command::Version => return said(concat!("harmonylite ", env!("CARGO_PKG_VERSION"))),
+    match &args.command {
+        Command::Help(text) => return said(text, ExitCode::Ok),
+        Command::Version => {
+            return said(
+                concat!("harmonylite ", env!("CARGO_PKG_VERSION")),
+                ExitCode::Ok,
+            );
+        }
         _ => {}
     }
     let loaded = match Config::load(args.config.as_deref(), &args.overrides) {
@@ -26,21 +32,25 @@ fn main() -> ProcessExitCode {
     };
     let (config, notices) = (loaded.config, loaded.notices);
     let done = match args.command {
-        Command::Check => return said(&commands::check(&config, &notices)),
+        Command::Check => return said(&commands::check(&config, &notices), ExitCode::Ok),
         Command::Stop => commands::stop(&config),
         Command::Cleanup => {
             commands::cleanup(&config).unwrap_or_else(|| serve(config, &notices, Purpose::Cleanup))
         }
         Command::SaveSnapshot | Command::SchemaStatus | Command::SchemaStatusCluster => {
-            commands::not_built_yet(args.command)
+            commands::not_built_yet(&args.command)
         }
-        Command::Run | Command::Help | Command::Version => {
+        Command::Word(word) => match words::run(word, &config) {
+            Ok(done) => return said(&done.text, done.code),
+            Err(fatal) => Err(fatal),
+        },
+        Command::Run | Command::Help(_) | Command::Version => {
             serve(config, &notices, Purpose::Replicate)
         }
     };
     match done {
         Ok(text) if text.is_empty() => ExitCode::Ok.into(),
-        Ok(text) => said(&text),
+        Ok(text) => said(&text, ExitCode::Ok),
         Err(fatal) => failed(fatal.code, &fatal.reason),
     }
 }
@@ -71,10 +81,10 @@ fn serve(config: Config, notices: &[String], purpose: Purpose) -> Result<String,
         .map(|()| String::new())
 }
 
-fn said(text: &str) -> ProcessExitCode {
+fn said(text: &str, code: ExitCode) -> ProcessExitCode {
     // Nobody listens on a closed pipe; there is nobody to tell either.
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
-    ExitCode::Ok.into()
+    code.into()
 }
 
 fn failed(code: ExitCode, reason: &dyn std::fmt::Display) -> ProcessExitCode {

@@ -1,4 +1,4 @@
-//! The command line: Go-style flags (`-flag value`, `-flag=value`, one dash or two) to typed [`Args`].
+//! The command line: Go-style flags (`-flag value`, `-flag=value`, one dash or two), and words with options of their own, to typed [`Args`].
 //!
 //! Invariants: a flag that is not known is never ignored; no error shows a flag's value, since URLs may hold
 //! logins; values are read here, meaning that depends on the file is checked by `config`.
@@ -11,10 +11,11 @@ use clap::ArgMatches;
 
 use super::flags;
 use super::usage::{UsageError, refusal};
+use super::words::{self, Found, Word};
 use crate::config::{LeafUrl, ListenAddress, Overrides, PeerUrl, UrlProblem};
 
 /// What the process is asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Replicate until asked to stop.
     Run,
@@ -32,8 +33,10 @@ pub enum Command {
     SchemaStatusCluster,
     /// Show the version.
     Version,
-    /// Show the flags.
-    Help,
+    /// Show this text: the flags, or how a word is used.
+    Help(String),
+    /// What words ask for.
+    Word(Word),
 }
 
 /// A command line that was understood.
@@ -63,11 +66,34 @@ impl Args {
     /// # Errors
     /// The first thing that cannot be understood, as one sentence. Exit with [`super::exit::ExitCode::Usage`].
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, UsageError> {
-        let normal = flags::normalise(arguments.into_iter().skip(1));
-        let matches = flags::command()
+        let arguments: Vec<OsString> = arguments.into_iter().skip(1).collect();
+        let (verb, rest) = match words::find(&arguments)? {
+            Found::Flags => (None, arguments),
+            Found::Help(text) => return Ok(Self::only(Command::Help(text))),
+            Found::Verb(verb, rest) => (Some(verb), rest),
+        };
+        let options = verb.map_or(&[][..], |v| v.options);
+        let normal = flags::normalise(rest, options);
+        let matches = flags::command(options, verb.is_some())
             .try_get_matches_from(normal)
-            .map_err(|error| refusal(&error))?;
-        let command = command(&matches)?;
+            .map_err(|error| refusal(&error, options))?;
+        let command = match (command(&matches)?, verb) {
+            (Command::Help(_), Some(verb)) => {
+                return Ok(Self::only(Command::Help(verb.help())));
+            }
+            (Command::Run, Some(verb)) => Command::Word((verb.parse)(&words::Given {
+                verb,
+                matches: &matches,
+            })?),
+            (chosen, Some(verb)) => {
+                let switch = COMMANDS.iter().find(|(_, c)| *c == chosen);
+                return Err(UsageError::Conflict {
+                    first: format!("-{}", switch.map_or("version", |(name, _)| name)),
+                    second: verb.name(),
+                });
+            }
+            (command, None) => command,
+        };
         let path = |name| given(&matches, name).map(PathBuf::from);
         Ok(Self {
             command,
@@ -93,14 +119,22 @@ impl Args {
         })
     }
 
-    /// The text of `-help`: every flag.
+    fn only(command: Command) -> Self {
+        Self {
+            command,
+            config: None,
+            overrides: Overrides::default(),
+        }
+    }
+
+    /// The text of `-help`: every flag and every word.
     pub fn help() -> String {
-        flags::help()
+        words::help()
     }
 }
 
 /// The value of a flag; an empty one stands for a flag that is not given, as in Go.
-fn given<'m>(matches: &'m ArgMatches, name: &str) -> Option<&'m OsString> {
+pub(super) fn given<'m>(matches: &'m ArgMatches, name: &str) -> Option<&'m OsString> {
     matches
         .get_one::<OsString>(name)
         .filter(|value| !value.is_empty())
@@ -108,7 +142,7 @@ fn given<'m>(matches: &'m ArgMatches, name: &str) -> Option<&'m OsString> {
 
 fn command(matches: &ArgMatches) -> Result<Command, UsageError> {
     if is_on(matches, "help")? {
-        return Ok(Command::Help);
+        return Ok(Command::Help(words::help()));
     }
     if is_on(matches, "version")? {
         return Ok(Command::Version);
@@ -119,7 +153,10 @@ fn command(matches: &ArgMatches) -> Result<Command, UsageError> {
             continue;
         }
         if let Some((first, _)) = chosen {
-            return Err(UsageError::Conflict { first, second });
+            return Err(UsageError::Conflict {
+                first: format!("-{first}"),
+                second: format!("-{second}"),
+            });
         }
         chosen = Some((second, command));
     }
@@ -127,7 +164,7 @@ fn command(matches: &ArgMatches) -> Result<Command, UsageError> {
 }
 
 /// A switch, with the words that Go takes for true and false.
-fn is_on(matches: &ArgMatches, flag: &'static str) -> Result<bool, UsageError> {
+pub(super) fn is_on(matches: &ArgMatches, flag: &'static str) -> Result<bool, UsageError> {
     match matches
         .get_one::<OsString>(flag)
         .map(|value| value.to_str())
@@ -244,7 +281,10 @@ mod tests {
         }
         assert_eq!(parse(&[]).unwrap().command, Command::Run);
         for flag in ["-h", "-help", "--help"] {
-            assert_eq!(parse(&[flag, "-stop"]).unwrap().command, Command::Help);
+            assert_eq!(
+                parse(&[flag, "-stop"]).unwrap().command,
+                Command::Help(Args::help())
+            );
         }
         assert_eq!(parse(&["-version"]).unwrap().command, Command::Version);
     }
@@ -286,15 +326,15 @@ mod tests {
             ),
             (
                 &["start"],
-                "\"start\" is not expected here; flags begin with a dash, see harmonylite -help",
+                "\"start\" is not a known command; see harmonylite help for all commands",
             ),
             (
                 &["-check", "true"],
-                "\"true\" is not expected here; flags begin with a dash, see harmonylite -help",
+                "\"true\" is not a known command; see harmonylite help for all commands",
             ),
             (
                 &["nats://me:hunter2@h:1"],
-                "a URL or value without its flag is not expected here; flags begin with a dash, see harmonylite -help",
+                "a URL or value without its flag is not a known command; see harmonylite help for all commands",
             ),
             (&["-config"], "-config needs a value; write -config FILE"),
             (&["-db", "-check"], "-db needs a value; write -db FILE"),

@@ -9,6 +9,9 @@ use crate::config::Config;
 use crate::control::client::{self, ClientError};
 use crate::control::{Request, lock};
 use crate::engine::Fatal;
+use crate::journals::JournalError;
+use crate::sqlite::error::Fault;
+use crate::state::StateError;
 
 /// How long `-stop` and `-cleanup` wait for the daemon: more than it takes to publish what is pending.
 const DAEMON_DEADLINE: Duration = Duration::from_secs(60);
@@ -60,7 +63,7 @@ pub fn cleanup(config: &Config) -> Option<Result<String, Fatal>> {
 ///
 /// # Errors
 /// Always: the sentence that says so.
-pub fn not_built_yet(command: Command) -> Result<String, Fatal> {
+pub fn not_built_yet(command: &Command) -> Result<String, Fatal> {
     let name = match command {
         Command::SaveSnapshot => "-save-snapshot",
         Command::SchemaStatus => "-schema-status",
@@ -70,7 +73,8 @@ pub fn not_built_yet(command: Command) -> Result<String, Fatal> {
         | Command::Cleanup
         | Command::Stop
         | Command::Version
-        | Command::Help => "this command",
+        | Command::Help(_)
+        | Command::Word(_) => "this command",
     };
     Err(Fatal::new(
         ExitCode::Unavailable,
@@ -81,18 +85,37 @@ pub fn not_built_yet(command: Command) -> Result<String, Fatal> {
     ))
 }
 
+/// Why a journal could not be read, with the code to exit with.
+pub(super) fn journal_fault(error: &JournalError) -> Fatal {
+    let code = match error {
+        JournalError::State(StateError::Newer { .. }) => ExitCode::DataError,
+        JournalError::Sqlite(e) | JournalError::State(StateError::Sqlite(e)) => match e.fault() {
+            Fault::Busy => ExitCode::TempFail,
+            Fault::Disk => ExitCode::Io,
+            Fault::ReadOnly => ExitCode::NoPermission,
+            Fault::Corrupt => ExitCode::DataError,
+            Fault::Unique | Fault::Schema | Fault::Other => ExitCode::Failed,
+        },
+        _ => ExitCode::Failed,
+    };
+    Fatal::new(code, error)
+}
+
 /// Shows what is under way.
-fn progress(text: &str) {
+pub(super) fn progress(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-fn code(error: &ClientError) -> ExitCode {
+/// The code to exit with when the daemon did not do what it was asked.
+pub(super) fn code(error: &ClientError) -> ExitCode {
     match error {
         ClientError::Refused(refusal) => ExitCode::ALL
             .into_iter()
             .find(|c| c.number() == refusal.exit)
             .unwrap_or(ExitCode::Failed),
-        ClientError::Timeout { .. } => ExitCode::TempFail,
+        ClientError::NotRunning { .. } => ExitCode::Unavailable,
+        ClientError::Timeout { .. } | ClientError::NotListening { .. } => ExitCode::TempFail,
+        ClientError::Socket { .. } => ExitCode::NoPermission,
         _ => ExitCode::Failed,
     }
 }

@@ -1,6 +1,6 @@
 //! The table of flags, and the way from Go's spelling to clap's.
 //!
-//! Invariants: this table is the one list of flags; normalising never changes a value, nor anything that does
+//! Invariants: this table is the one list of flags that hold for every command (a word brings options of its own); normalising never changes a value, nor anything that does
 //! not look like a long flag (`-h`, `-5`, `-`, what follows `--`).
 
 use std::ffi::{OsStr, OsString};
@@ -14,15 +14,18 @@ pub(super) struct Flag {
     pub(super) name: &'static str,
     /// What its value stands for; `None`: a switch, which takes `=true` or `=false` only.
     pub(super) value: Option<&'static str>,
-    help: &'static str,
+    /// One line for the help.
+    pub(super) help: &'static str,
 }
 
-const fn flag(name: &'static str, value: &'static str, help: &'static str) -> Flag {
+/// A flag with a value.
+pub(super) const fn flag(name: &'static str, value: &'static str, help: &'static str) -> Flag {
     let value = Some(value);
     Flag { name, value, help }
 }
 
-const fn switch(name: &'static str, help: &'static str) -> Flag {
+/// A flag that is on or off.
+pub(super) const fn switch(name: &'static str, help: &'static str) -> Flag {
     let value = None;
     Flag { name, value, help }
 }
@@ -74,9 +77,12 @@ pub(super) const FLAGS: [Flag; 15] = [
     switch("help", "show this text and exit"),
 ];
 
-/// The parser for normalised arguments. Every value stays as it was typed.
-pub(super) fn command() -> Command {
-    let args = FLAGS.iter().map(|flag| {
+/// What stands on a command line beside flags, once the words are taken away.
+pub(super) const OPERANDS: &str = "operands";
+
+/// The parser for normalised arguments. Every value stays as it was typed. `options`: those of the word; `operands`: whether it takes any.
+pub(super) fn command(options: &'static [Flag], operands: bool) -> Command {
+    let args = FLAGS.iter().chain(options).map(|flag| {
         let arg = Arg::new(flag.name)
             .long(flag.name)
             .action(ArgAction::Set)
@@ -101,18 +107,21 @@ pub(super) fn command() -> Command {
         // As in Go: of a flag given twice the last one counts.
         .args_override_self(true)
         .args(args)
+        .args(operands.then(|| {
+            Arg::new(OPERANDS)
+                .num_args(0..)
+                .action(ArgAction::Append)
+                .value_parser(value_parser!(OsString))
+        }))
 }
 
-/// The text of `-help`.
-pub(super) fn help() -> String {
-    let mut text = "Replicates an SQLite database between nodes through NATS JetStream.\n\n\
-                    Usage: harmonylite [flags]\n\n\
-                    One dash or two, -flag VALUE or -flag=VALUE:\n"
-        .to_owned();
-    for flag in &FLAGS {
+/// The lines of the help for these flags.
+pub(super) fn lines(flags: &[Flag], dashes: &str) -> String {
+    let mut text = String::new();
+    for flag in flags {
         let left = match flag.value {
-            Some(value) => format!("-{} {value}", flag.name),
-            None => format!("-{}", flag.name),
+            Some(value) => format!("{dashes}{} {value}", flag.name),
+            None => format!("{dashes}{}", flag.name),
         };
         text.push_str(&format!("  {left:<24} {}\n", flag.help));
     }
@@ -120,8 +129,11 @@ pub(super) fn help() -> String {
 }
 
 /// Go's spelling to clap's: `-name` becomes `--name`, and `-name value` becomes `--name=value`, so that a value
-/// may begin with a dash. `arguments` come without the program's name.
-pub(super) fn normalise(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+/// may begin with a dash. `arguments` come without the program's name; `options` are those of the word.
+pub(super) fn normalise(
+    arguments: impl IntoIterator<Item = OsString>,
+    options: &[Flag],
+) -> Vec<OsString> {
     let mut normal = Vec::new();
     let mut arguments = arguments.into_iter().peekable();
     while let Some(argument) = arguments.next() {
@@ -138,9 +150,9 @@ pub(super) fn normalise(arguments: impl IntoIterator<Item = OsString>) -> Vec<Os
         if let Some(value) = has_value {
             long.push("=");
             long.push(value);
-        } else if takes_value(name)
+        } else if takes_value(name, options)
             // A known flag is no value: the value was forgotten. (A file of such a name can be given with `=`.)
-            && let Some(value) = arguments.next_if(|next| !is_known(next))
+            && let Some(value) = arguments.next_if(|next| !is_known(next, options))
         {
             long.push("=");
             long.push(value);
@@ -176,18 +188,55 @@ fn canonical(name: &OsStr) -> OsString {
     }
 }
 
-fn takes_value(name: &OsStr) -> bool {
+fn takes_value(name: &OsStr, options: &[Flag]) -> bool {
     let name = canonical(name);
     FLAGS
         .iter()
+        .chain(options)
         .any(|flag| flag.value.is_some() && name == flag.name)
 }
 
-fn is_known(argument: &OsStr) -> bool {
+fn is_known(argument: &OsStr, options: &[Flag]) -> bool {
     long_name(argument).is_some_and(|(name, _)| {
         let name = canonical(name);
-        FLAGS.iter().any(|flag| name == flag.name)
+        FLAGS.iter().chain(options).any(|flag| name == flag.name)
     })
+}
+
+/// Where the next word stands at or after `from`: what is neither a flag nor a flag's value.
+pub(super) fn next_word(
+    arguments: &[OsString],
+    from: usize,
+    options: &[&'static [Flag]],
+) -> Option<usize> {
+    let sets = || {
+        std::iter::once(&FLAGS[..])
+            .chain(options.iter().copied())
+            .flatten()
+    };
+    let mut at = from;
+    while let Some(argument) = arguments.get(at) {
+        if argument == "--" {
+            return None;
+        }
+        match long_name(argument) {
+            Some((name, value)) => {
+                let name = canonical(name);
+                let wants =
+                    value.is_none() && sets().any(|flag| flag.value.is_some() && name == flag.name);
+                let has = arguments
+                    .get(at + 1)
+                    .is_some_and(|next| !options.iter().any(|o| is_known(next, o)))
+                    && arguments
+                        .get(at + 1)
+                        .is_some_and(|next| !is_known(next, &[]));
+                at += if wants && has { 2 } else { 1 };
+            }
+            None if argument.as_bytes().starts_with(b"-") => at += 1,
+            None => return Some(at),
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -195,7 +244,7 @@ mod tests {
     use super::*;
 
     fn normal(arguments: &[&str]) -> Vec<String> {
-        normalise(arguments.iter().map(OsString::from))
+        normalise(arguments.iter().map(OsString::from), &[])
             .into_iter()
             .map(|argument| argument.into_string().unwrap())
             .collect()
@@ -242,6 +291,6 @@ mod tests {
 
     #[test]
     fn the_table_is_a_command_that_clap_accepts() {
-        command().debug_assert();
+        command(&[], false).debug_assert();
     }
 }

@@ -1,7 +1,9 @@
-//! The command line: flags, commands, exit codes.
+//! The command line: flags, words, commands, exit codes.
 
 pub mod args;
 pub mod commands;
 pub mod exit;
 mod flags;
+mod table;
 pub mod usage;
+pub mod words;

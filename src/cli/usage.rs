@@ -4,7 +4,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::flags;
+use super::flags::{self, Flag};
 use crate::config::{AddressProblem, UrlProblem, nearest};
 
 /// Why a command line was not understood: one sentence, for exit code 64.
@@ -17,6 +17,40 @@ pub enum UsageError {
         flag: String,
         /// The known flag most like it.
         nearest: Option<&'static str>,
+    },
+    /// A word that is no command.
+    #[error("{word} is not a known command; {remedy}")]
+    UnknownWord {
+        /// As written, or what it seems to be where it may hold a login.
+        word: String,
+        /// What to write instead.
+        remedy: String,
+    },
+    /// A command that lacks one of its words or values.
+    #[error("{command} needs {what}; write harmonylite {usage}")]
+    MissingOperand {
+        /// The command.
+        command: String,
+        /// What is lacking.
+        what: &'static str,
+        /// The whole command.
+        usage: String,
+    },
+    /// A value that stands by itself and is none of what the command takes.
+    #[error("{what} cannot be read; write {expected}")]
+    BadOperand {
+        /// Which value, in words.
+        what: &'static str,
+        /// What belongs there, as an example.
+        expected: &'static str,
+    },
+    /// Options that a command takes only one of, or only together with another.
+    #[error("{command}: {rule}")]
+    Combination {
+        /// The command.
+        command: &'static str,
+        /// What to give.
+        rule: &'static str,
     },
     /// A word that belongs to no flag.
     #[error("{argument} is not expected here; flags begin with a dash, see harmonylite -help")]
@@ -63,12 +97,12 @@ pub enum UsageError {
         example: &'static str,
     },
     /// Two commands at once.
-    #[error("-{first} and -{second} cannot be used together; give one of them")]
+    #[error("{first} and {second} cannot be used together; give one of them")]
     Conflict {
-        /// One of them.
-        first: &'static str,
+        /// One of them, as it is written.
+        first: String,
         /// Another.
-        second: &'static str,
+        second: String,
     },
     /// Refused for a reason that has no sentence of its own.
     #[error("the command line cannot be read ({0}); see harmonylite -help")]
@@ -82,8 +116,18 @@ fn did_you_mean(nearest: Option<&str>) -> String {
     )
 }
 
-/// Clap's refusal in our words, which never repeat a value.
-pub(super) fn refusal(error: &clap::Error) -> UsageError {
+/// A word as it may be repeated: what may hold a login is not.
+pub(super) fn shown(word: &str) -> String {
+    if word.contains(['@', '=']) {
+        "a URL or value without its flag".to_owned()
+    } else {
+        format!("{:?}", word.chars().take(64).collect::<String>())
+    }
+}
+
+/// Clap's refusal in our words, which never repeat a value. `options`: those of the word.
+pub(super) fn refusal(error: &clap::Error, options: &'static [Flag]) -> UsageError {
+    let known = || flags::FLAGS.iter().chain(options);
     let argument = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(argument)) => argument.as_str(),
         _ => return UsageError::Other(error.kind().to_string()),
@@ -97,19 +141,15 @@ pub(super) fn refusal(error: &clap::Error) -> UsageError {
         return if argument.starts_with('-') {
             UsageError::UnknownFlag {
                 flag: name.to_owned(),
-                nearest: nearest(name, flags::FLAGS.iter().map(|flag| flag.name)),
+                nearest: nearest(name, known().map(|flag| flag.name)),
             }
         } else {
             UsageError::UnexpectedArgument {
-                argument: if argument.contains(['@', '=']) {
-                    "a URL or value without its flag".to_owned()
-                } else {
-                    format!("{argument:?}")
-                },
+                argument: shown(argument),
             }
         };
     }
-    match flags::FLAGS.iter().find(|flag| flag.name == name) {
+    match known().find(|flag| flag.name == name) {
         Some(flag) => UsageError::MissingValue {
             flag: flag.name,
             placeholder: flag.value.unwrap_or("=true"),

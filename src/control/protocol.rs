@@ -1,8 +1,10 @@
 //! What is said over the control socket: one JSON object a line, one request a connection.
 //!
 //! ```text
-//!     client  {"command":"cleanup"}
+//!     client  {"command":"cleanup"}                                   or, where it takes any,
+//!             {"command":"...","arguments":{...}}
 //!     server  {"progress":"12 changes are still to be published"}     none or more
+//!     server  {"part":"..."}                                          none or more: the text of the result, a JSON value, in pieces
 //!     server  {"ok":true,"message":"..."}                             the last line, or
 //!             {"ok":false,"error":"...","exit":75}
 //! ```
@@ -10,7 +12,9 @@
 //! Invariants: no line is longer than 64 KiB; a request that is not wholly understood does nothing, so that an
 //! older daemon never does half of what a newer client asks.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 /// The longest line, in bytes, its newline included.
 pub(super) const LINE: usize = 64 * 1024;
@@ -22,7 +26,7 @@ const SHOWN: usize = 64;
 const USAGE: u8 = 64;
 
 /// What a daemon can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Publish what is pending within the usual deadline, then end.
     Stop,
@@ -52,18 +56,43 @@ impl Refusal {
     }
 }
 
+/// What came of a request that was done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// One sentence, where there is anything to say.
+    pub message: String,
+    /// What was asked for, as JSON of any size.
+    pub result: Option<Json>,
+}
+
+impl From<String> for Outcome {
+    fn from(message: String) -> Self {
+        Self {
+            message,
+            result: None,
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RequestLine {
     command: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    arguments: Option<Json>,
 }
 
+/// The arguments of a request that has none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
 impl Request {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Stop, Self::Cleanup, Self::Ping];
+    /// The names of all of them.
+    pub const NAMES: [&'static str; 3] = ["stop", "cleanup", "ping"];
 
     /// As it stands in a request.
-    pub const fn name(self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match self {
             Self::Stop => "stop",
             Self::Cleanup => "cleanup",
@@ -71,9 +100,17 @@ impl Request {
         }
     }
 
-    pub(super) fn encode(self) -> Vec<u8> {
+    /// What stands beside the name.
+    fn arguments(&self) -> Option<Json> {
+        match self {
+            Self::Stop | Self::Cleanup | Self::Ping => None,
+        }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
         encoded(&RequestLine {
             command: self.name().to_owned(),
+            arguments: self.arguments(),
         })
     }
 
@@ -84,18 +121,33 @@ impl Request {
                 USAGE,
             )
         })?;
-        Self::ALL
-            .into_iter()
-            .find(|request| request.name() == line.command)
-            .ok_or_else(|| {
-                let shown: String = line.command.chars().take(SHOWN).collect();
-                let known = Self::ALL.map(Self::name).join(", ");
-                Refusal::new(
+        let name = line.command.as_str();
+        let none = || arguments::<Nothing>(name, line.arguments.clone());
+        match name {
+            "stop" => none().map(|_| Self::Stop),
+            "cleanup" => none().map(|_| Self::Cleanup),
+            "ping" => none().map(|_| Self::Ping),
+            unknown => {
+                let shown: String = unknown.chars().take(SHOWN).collect();
+                let known = Self::NAMES.join(", ");
+                Err(Refusal::new(
                     format!("{shown:?} is not a known command; known are {known}"),
                     USAGE,
-                )
-            })
+                ))
+            }
+        }
     }
+}
+
+/// Reads a command's arguments; none given stand for an empty object.
+fn arguments<T: DeserializeOwned>(command: &str, given: Option<Json>) -> Result<T, Refusal> {
+    let given = given.unwrap_or_else(|| Json::Object(serde_json::Map::new()));
+    serde_json::from_value(given).map_err(|e| {
+        Refusal::new(
+            format!("the arguments of {command} are not understood ({e}); use the same version as the daemon's"),
+            USAGE,
+        )
+    })
 }
 
 /// One line of the server's.
@@ -103,6 +155,8 @@ impl Request {
 pub(super) enum Answer {
     /// What is under way.
     Progress(String),
+    /// A piece of the result's text.
+    Part(String),
     /// The last line.
     Done(Result<String, Refusal>),
 }
@@ -111,6 +165,8 @@ pub(super) enum Answer {
 struct AnswerLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ok: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,6 +183,10 @@ impl Answer {
         encoded(&match self {
             Self::Progress(text) => AnswerLine {
                 progress: Some(short(text)),
+                ..empty
+            },
+            Self::Part(text) => AnswerLine {
+                part: Some(text.clone()),
                 ..empty
             },
             Self::Done(Ok(message)) => AnswerLine {
@@ -146,16 +206,34 @@ impl Answer {
     /// `None` when the line is no answer.
     pub(super) fn decode(line: &[u8]) -> Option<Self> {
         let line: AnswerLine = serde_json::from_slice(line).ok()?;
-        match (line.ok, line.progress) {
-            (None, Some(text)) => Some(Self::Progress(text)),
-            (Some(true), None) => Some(Self::Done(Ok(line.message.unwrap_or_default()))),
-            (Some(false), None) => Some(Self::Done(Err(Refusal::new(
+        match (line.ok, line.progress, line.part) {
+            (None, Some(text), None) => Some(Self::Progress(text)),
+            (None, None, Some(text)) => Some(Self::Part(text)),
+            (Some(true), None, None) => Some(Self::Done(Ok(line.message.unwrap_or_default()))),
+            (Some(false), None, None) => Some(Self::Done(Err(Refusal::new(
                 line.error?,
                 line.exit.unwrap_or(1),
             )))),
             _ => None,
         }
     }
+}
+
+/// A result's text in pieces that each fit a line.
+pub(super) fn parts(result: &Json) -> Vec<Answer> {
+    let text = result.to_string();
+    let mut rest = text.as_str();
+    let mut out = Vec::with_capacity(text.len() / TEXT + 1);
+    while !rest.is_empty() {
+        let mut end = rest.len().min(TEXT);
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (piece, left) = rest.split_at(end);
+        out.push(Answer::Part(piece.to_owned()));
+        rest = left;
+    }
+    out
 }
 
 fn short(text: &str) -> String {
@@ -182,11 +260,45 @@ mod tests {
 
     #[test]
     fn requests_are_these_lines() {
-        for request in Request::ALL {
+        for request in [Request::Stop, Request::Cleanup, Request::Ping] {
+            assert!(Request::NAMES.contains(&request.name()));
             let line = format!("{{\"command\":\"{}\"}}\n", request.name());
             assert_eq!(request.encode(), line.as_bytes());
             assert_eq!(Request::decode(line.as_bytes()), Ok(request));
         }
+    }
+
+    #[test]
+    fn arguments_are_wholly_understood_or_refused() {
+        let decode = |line: &str| Request::decode(line.as_bytes());
+        assert_eq!(
+            decode("{\"command\":\"ping\",\"arguments\":{}}"),
+            Ok(Request::Ping)
+        );
+        for arguments in ["{\"force\":true}", "[1]", "7"] {
+            let line = format!("{{\"command\":\"stop\",\"arguments\":{arguments}}}");
+            let refusal = decode(&line).unwrap_err();
+            assert!(
+                refusal.to_string().starts_with("the arguments of stop"),
+                "{refusal}"
+            );
+            assert_eq!(refusal.exit, 64);
+        }
+    }
+
+    #[test]
+    fn a_result_of_any_size_goes_in_lines_of_bounded_size() {
+        let result = serde_json::json!({ "a": "\u{1}\u{20ac}\"".repeat(LINE), "b": [1, null] });
+        let mut text = String::new();
+        for answer in parts(&result) {
+            let line = answer.encode();
+            assert!(line.len() <= LINE);
+            match Answer::decode(&line) {
+                Some(Answer::Part(piece)) => text.push_str(&piece),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(serde_json::from_str::<Json>(&text).unwrap(), result);
     }
 
     #[test]

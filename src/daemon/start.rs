@@ -10,7 +10,7 @@ use crate::change::position::NodeId;
 use crate::cli::exit::ExitCode;
 use crate::codec::sequence_map::{self, SequenceMapError};
 use crate::config::Config;
-use crate::control::{ControlServer, InstanceLock, LockError, Request};
+use crate::control::{ControlServer, InstanceLock, LockError, Outcome, Request};
 use crate::engine::Engine;
 use crate::http::status::{Component, Status};
 use crate::replica::lifecycle::OpenOptions;
@@ -148,15 +148,21 @@ pub fn look_at_sequence_map(config: &Config, replica: &Replica) -> Result<(), Fa
     Ok(())
 }
 
-/// Listens for `-stop` and `-cleanup`.
+/// Listens for what the command line asks of a running daemon.
 pub async fn control(
     engine: &Arc<Engine>,
     lock: &InstanceLock,
     cleanup: &CleanupRequest,
 ) -> Result<ControlServer, Fatal> {
     let (shutdown, cleanup) = (engine.shutdown.clone(), cleanup.clone());
+    let node = engine.config.node_id;
     ControlServer::start(lock, move |request, reply| match request {
-        Request::Ping => reply.done(Ok("running".to_owned())),
+        Request::Ping => reply.done(Ok(Outcome {
+            message: "running".to_owned(),
+            result: Some(serde_json::json!({
+                "version": env!("CARGO_PKG_VERSION"), "node_id": node.to_string(), "pid": std::process::id(),
+            })),
+        })),
         Request::Stop => {
             shutdown.request("-stop");
             reply.done(Ok("stopping".to_owned()));

@@ -16,11 +16,14 @@ use super::protocol::{Answer as Line, LINE, Refusal, Request};
 use super::socket;
 pub use stop::{Stopped, stop};
 
+/// The longest result, in bytes: far above any list for people, and no danger to this process.
+const RESULT: usize = 256 << 20;
+
 /// Why a daemon did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// There is no daemon.
-    #[error("no daemon is running for {}", .database.display())]
+    #[error("no daemon is running for {}: start harmonylite, then try again", .database.display())]
     NotRunning {
         /// The database.
         database: PathBuf,
@@ -75,6 +78,12 @@ pub enum ClientError {
         /// The database.
         database: PathBuf,
     },
+    /// More than any daemon of ours answers.
+    #[error("the daemon of {} answered with more than {} MiB: ask for less at a time", .database.display(), RESULT >> 20)]
+    TooLarge {
+        /// The database.
+        database: PathBuf,
+    },
     /// The socket is not to be used by this user, or not at all.
     #[error("the control socket {} cannot be used: run as the user of the daemon, or as root", .path.display())]
     Socket {
@@ -97,6 +106,8 @@ pub enum ClientError {
 pub struct Answer {
     /// What it did, one sentence.
     pub message: String,
+    /// What was asked for, where the request asks for anything.
+    pub result: Option<serde_json::Value>,
 }
 
 /// Asks the daemon of the database at `db_path`. `timeout` bounds the silence before each line of its
@@ -119,11 +130,24 @@ pub fn request(
         timeout,
     };
     call.send(&request.encode())?;
+    let mut result = String::new();
     loop {
         let line = call.line()?;
         match Line::decode(&line) {
             Some(Line::Progress(text)) => on_progress(&text),
-            Some(Line::Done(Ok(message))) => return Ok(Answer { message }),
+            Some(Line::Part(text)) if result.len() + text.len() <= RESULT => result.push_str(&text),
+            Some(Line::Part(_)) => {
+                return Err(ClientError::TooLarge {
+                    database: paths.database.clone(),
+                });
+            }
+            Some(Line::Done(Ok(message))) => {
+                let result = match result.as_str() {
+                    "" => None,
+                    text => Some(serde_json::from_str(text).map_err(|_| call.not_understood())?),
+                };
+                return Ok(Answer { message, result });
+            }
             Some(Line::Done(Err(refusal))) => return Err(ClientError::Refused(refusal)),
             None => return Err(call.not_understood()),
         }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::control::Outcome;
 use crate::control::lock::InstanceLock;
 use crate::control::lock::tests::Locker;
 use crate::control::server::{ControlServer, Reply};
@@ -40,14 +41,15 @@ fn ping(path: &Path, wait: Duration) -> Result<Answer, ClientError> {
 fn no_daemon_is_said_with_the_database() {
     let (_folder, path) = database();
     let sentence = format!("no daemon is running for {}", path.display());
+    let remedy = format!("{sentence}: start harmonylite, then try again");
     let error = ping(&path, LONG).unwrap_err();
     assert!(matches!(error, ClientError::NotRunning { .. }));
-    assert_eq!(error.to_string(), sentence);
+    assert_eq!(error.to_string(), remedy);
     assert_eq!(stop(&path, LONG, |_| ()).unwrap().to_string(), sentence);
     // A killed daemon leaves files.
     drop(InstanceLock::acquire(&path).unwrap());
     drop(UnixListener::bind(path.with_file_name("app.db-harmonylite.sock")).unwrap());
-    assert_eq!(ping(&path, LONG).unwrap_err().to_string(), sentence);
+    assert_eq!(ping(&path, LONG).unwrap_err().to_string(), remedy);
     assert_eq!(stop(&path, LONG, |_| ()).unwrap().to_string(), sentence);
     // One that starts has only the lock.
     let _lock = InstanceLock::acquire(&path).unwrap();
@@ -69,7 +71,11 @@ fn a_daemon_answers_also_where_paths_are_longer_than_a_socket_address() {
         .block_on(ControlServer::start(&lock, |request, reply: Reply| {
             reply.progress("thinking");
             reply.done(match request {
-                Request::Ping => Ok("pong".to_owned()),
+                Request::Ping => Ok(Outcome {
+                    message: "pong".to_owned(),
+                    // Far more than a line holds.
+                    result: Some((0..100_000).map(|n| n.to_string()).collect()),
+                }),
                 _ => Err(Refusal::new("not now", 75)),
             });
         }))
@@ -77,8 +83,12 @@ fn a_daemon_answers_also_where_paths_are_longer_than_a_socket_address() {
     let mut said = Vec::new();
     let answer = request(&path, Request::Ping, LONG, |text| {
         said.push(text.to_owned())
-    });
-    assert_eq!(answer.unwrap().message, "pong");
+    })
+    .unwrap();
+    assert_eq!(answer.message, "pong");
+    let list = answer.result.unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 100_000);
+    assert_eq!(list[99_999], "99999");
     assert_eq!(said, ["thinking"]);
     match request(&path, Request::Cleanup, LONG, |_| ()) {
         Err(ClientError::Refused(refusal)) => assert_eq!(refusal, Refusal::new("not now", 75)),

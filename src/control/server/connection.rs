@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::reply::Answers;
 use super::{Handler, Reply};
-use crate::control::protocol::{Answer, LINE, Refusal, Request};
+use crate::control::protocol::{self, Answer, LINE, Outcome, Refusal, Request};
 
 /// How long a client may take for its request. Ours sends it at once.
 const READ: Duration = Duration::from_secs(10);
@@ -156,7 +156,16 @@ async fn pass_on(
             TRY_AGAIN,
         ))
     });
-    send(writing, Answer::Done(result)).await
+    if let Ok(Outcome {
+        result: Some(result),
+        ..
+    }) = &result
+    {
+        for part in protocol::parts(result) {
+            send(writing, part).await?;
+        }
+    }
+    send(writing, Answer::Done(result.map(|outcome| outcome.message))).await
 }
 
 async fn send(writing: &mut OwnedWriteHalf, answer: Answer) -> io::Result<()> {

@@ -4,7 +4,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::protocol::Refusal;
+use crate::control::protocol::{Outcome, Refusal};
 
 /// Progress that is not yet sent. A client that reads slower sees less of it.
 const QUEUED: usize = 64;
@@ -17,13 +17,13 @@ const SOFTWARE: u8 = 70;
 pub struct Reply {
     progress: mpsc::Sender<String>,
     /// `None` once answered.
-    done: Option<oneshot::Sender<Result<String, Refusal>>>,
+    done: Option<oneshot::Sender<Result<Outcome, Refusal>>>,
 }
 
 /// The other end.
 pub(super) struct Answers {
     pub(super) progress: mpsc::Receiver<String>,
-    pub(super) done: oneshot::Receiver<Result<String, Refusal>>,
+    pub(super) done: oneshot::Receiver<Result<Outcome, Refusal>>,
 }
 
 impl Reply {
@@ -45,12 +45,12 @@ impl Reply {
         let _ = self.progress.try_send(text.into());
     }
 
-    /// The final answer: what was done, or why not. Lost when the client has gone.
-    pub fn done(mut self, result: Result<String, Refusal>) {
-        self.send(result);
+    /// The final answer: what was done in one sentence, or with what was asked for, or why not. Lost when the client has gone.
+    pub fn done<T: Into<Outcome>>(mut self, result: Result<T, Refusal>) {
+        self.send(result.map(Into::into));
     }
 
-    fn send(&mut self, result: Result<String, Refusal>) {
+    fn send(&mut self, result: Result<Outcome, Refusal>) {
         if let Some(done) = self.done.take() {
             // The client has gone: nobody is left to tell.
             let _ = done.send(result);
