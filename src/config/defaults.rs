@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    Config, HealthCheckConfig, LogFormat, LoggingConfig, NatsConfig, PrometheusConfig,
-    ReplicationConfig, ReplicationLogConfig, S3Config, Secret, SnapshotConfig, SnapshotStore,
+    Config, HealthCheckConfig, JournalsConfig, LogFormat, LoggingConfig, NatsConfig,
+    PrometheusConfig, ReplicationConfig, ReplicationLogConfig, S3Config, Secret, SnapshotConfig,
+    SnapshotStore,
 };
 
 /// As in the Go program: a step of this size reads in well under a millisecond and holds little memory.
@@ -24,6 +25,14 @@ const MAX_BYTES: u64 = 1 << 30;
 const REPLICAS: usize = 1;
 /// Measured: below about 1 KB zstd makes messages larger, not smaller.
 const COMPRESS_MIN_BYTES: usize = 1024;
+/// A journal is for people, who read hundreds; ten thousand values leave room for a bad night.
+const MAX_CONFLICTS: u64 = 10_000;
+/// A month is time enough to notice that a value is missing.
+const JOURNAL_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Dead letters are rare and each is one to look into; a flood of them is one and the same cause.
+const MAX_DEAD_LETTERS: u64 = 1000;
+/// Room for a few dozen messages of the largest usual size (1 MiB) in the app's own database.
+const MAX_DEAD_LETTER_BYTES: u64 = 64 << 20;
 /// As in the Go program: a leader that died is replaced within half a minute, and renewing costs nothing.
 const LEADER_TTL: Duration = Duration::from_secs(30);
 /// As in the Go program, so that dashboards and `nats` commands keep working.
@@ -76,6 +85,7 @@ impl Config {
             },
             // All tables, and only the triggers that must fire.
             replication: ReplicationConfig::default(),
+            journals: JournalsConfig::default(),
             snapshot: SnapshotConfig {
                 // Without snapshots a node that is away for long cannot come back.
                 enabled: true,
@@ -129,6 +139,18 @@ impl Config {
                 path: HEALTH_PATH.to_owned(),
                 detailed: true,
             },
+        }
+    }
+}
+
+impl Default for JournalsConfig {
+    fn default() -> Self {
+        Self {
+            max_conflicts: MAX_CONFLICTS,
+            max_conflict_age: JOURNAL_AGE,
+            max_dead_letters: MAX_DEAD_LETTERS,
+            max_dead_letter_age: JOURNAL_AGE,
+            max_dead_letter_bytes: MAX_DEAD_LETTER_BYTES,
         }
     }
 }

@@ -29,6 +29,7 @@ section!(
         polling_interval: Option<i64>,
         replication_log: ReplicationLog,
         replication: Replication,
+        journals: Journals,
         snapshot: Snapshot,
         nats: Nats,
         logging: Logging,
@@ -57,6 +58,17 @@ section!(
         include: Option<Vec<String>>,
         exclude: Option<Vec<String>>,
         fire_triggers: Option<Vec<String>>,
+    }
+);
+
+section!(
+    /// `[journals]`
+    Journals {
+        max_conflicts: Option<i64>,
+        max_conflict_age: Option<i64>,
+        max_dead_letters: Option<i64>,
+        max_dead_letter_age: Option<i64>,
+        max_dead_letter_bytes: Option<i64>,
     }
 );
 

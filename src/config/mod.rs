@@ -57,6 +57,8 @@ pub struct Config {
     pub snapshot: SnapshotConfig,
     /// `[nats]` and the cluster flags
     pub nats: NatsConfig,
+    /// `[journals]`
+    pub journals: JournalsConfig,
     /// `[logging]`
     pub logging: LoggingConfig,
     /// `[prometheus]`
@@ -106,6 +108,21 @@ pub struct ReplicationConfig {
     pub exclude: Vec<String>,
     /// App triggers to fire on every node too.
     pub fire_triggers: Vec<String>,
+}
+
+/// `[journals]`: how much the conflict journal and the dead-letter journal keep. The oldest entries go first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalsConfig {
+    /// Lost values that the conflict journal keeps.
+    pub max_conflicts: u64,
+    /// How long it keeps them.
+    pub max_conflict_age: Duration,
+    /// Messages that the dead-letter journal keeps.
+    pub max_dead_letters: u64,
+    /// How long it keeps them.
+    pub max_dead_letter_age: Duration,
+    /// How many bytes of messages it keeps.
+    pub max_dead_letter_bytes: u64,
 }
 
 /// `[snapshot]`

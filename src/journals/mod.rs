@@ -7,4 +7,15 @@
 pub mod conflicts;
 mod open;
 
-pub use open::{JournalError, open_to_read};
+pub use open::{JournalError, in_transaction, open_as_app, open_to_read};
+
+/// Which entries of a journal go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// Those written before this time, RFC 3339 in UTC.
+    Before(String),
+    /// These.
+    These(Vec<i64>),
+}

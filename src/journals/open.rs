@@ -1,12 +1,17 @@
 //! Opening a database for its journals, and what can be in the way.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
 
 use crate::sqlite::connection;
-use crate::sqlite::error::SqliteError;
+use crate::sqlite::error::{Doing, SqliteError};
 use crate::state::{StateError, ddl};
+
+/// How long a write waits for the app and the daemon: both hold the lock for moments.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a journal cannot be read or acted on.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +25,15 @@ pub enum JournalError {
         .0.display()
     )]
     NoState(PathBuf),
+    /// Its state tables are of an older format, which only the daemon changes.
+    #[error(
+        "the replication state in {} is of an older version: start this version's harmonylite with it once, which brings it up to date",
+        .0.display()
+    )]
+    Older(PathBuf),
+    /// Somebody holds the write lock.
+    #[error("the database is locked by another process: try again")]
+    Locked,
     /// The journal has no such entry.
     #[error("there is no {kind} {id}: {remedy}")]
     Unknown {
@@ -49,6 +63,52 @@ pub fn open_to_read(path: &Path) -> Result<Connection, JournalError> {
     let conn = connection::open_reader(path)?;
     format_of(&conn, path)?;
     Ok(conn)
+}
+
+/// Opens a database to write as one of the app's connections does: triggers on, foreign keys enforced. What it writes to the app's tables is captured
+/// where capture is installed.
+///
+/// # Errors
+/// As [`open_to_read`]; state of an older program, which a daemon of this version has to bring up to date first.
+pub fn open_as_app(path: &Path) -> Result<Connection, JournalError> {
+    if !path.exists() {
+        return Err(JournalError::NoDatabase(path.to_owned()));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)
+        .doing_with(|| format!("open the database {}", path.display()))?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, true)
+        .and_then(|_| conn.execute_batch("PRAGMA foreign_keys = ON"))
+        .doing_with(|| format!("prepare the connection to {}", path.display()))?;
+    if format_of(&conn, path)? < ddl::FORMAT {
+        return Err(JournalError::Older(path.to_owned()));
+    }
+    Ok(conn)
+}
+
+/// Runs `body` in one write transaction; what it does is undone where it fails.
+///
+/// # Errors
+/// [`JournalError::Locked`] when the write lock cannot be had in time; those of `body`; SQLite's.
+pub fn in_transaction<T, E: From<JournalError>>(
+    conn: &Connection,
+    body: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    let begun =
+        connection::begin_immediate(conn, PATIENCE, &|| false).map_err(JournalError::from)?;
+    if !begun {
+        return Err(JournalError::Locked.into());
+    }
+    let done = body().and_then(|value| {
+        conn.execute_batch("COMMIT")
+            .doing("commit what was written")
+            .map_err(JournalError::from)?;
+        Ok(value)
+    });
+    if done.is_err() {
+        connection::rollback(conn);
+    }
+    done
 }
 
 /// The format of the state, which this program knows.

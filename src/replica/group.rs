@@ -198,6 +198,9 @@ impl Replica {
             }
             match &message.body {
                 Body::Payload => {}
+                // It is in the dead-letter journal already.
+                Body::Newer(_) | Body::Unreadable { .. }
+                    if self.skips.contains(message.sequence) => {}
                 Body::Newer(version) => return Ok(Some(Stopped::Newer(*version))),
                 Body::Unreadable { reason, bytes } => {
                     journal::record_dead_letter(
@@ -252,6 +255,12 @@ impl Replica {
             applied.consumed = messages.iter().take_while(|m| m.sequence < since).count();
             return Ok(Some(Stopped::Hold(carrier)));
         }
+        if !applied.fold.conflicts.is_empty() {
+            journal::bound_conflicts(&self.conn, &self.journals)?;
+        }
+        if applied.dead_letters > 0 {
+            journal::bound_dead_letters(&self.conn, &self.journals)?;
+        }
         for (node, last) in taken {
             publishers::write(&self.conn, node, last)?;
         }
@@ -290,7 +299,8 @@ impl Replica {
         {
             return Ok(Taken::Stopped(Stopped::Doubled(record.incarnation)));
         }
-        if let Some(reason) = &batch.damage {
+        let skipped = self.skips.contains(message.sequence);
+        if let Some(reason) = batch.damage.as_ref().filter(|_| !skipped) {
             let bytes = crate::codec::commit::encode(record);
             journal::record_dead_letter(
                 &self.conn,
@@ -304,7 +314,7 @@ impl Replica {
         // Since it was scanned nothing was taken but batches of this incarnation whose folding changed nothing: the database was exactly the fold up to
         // `base` with these changes on top, so folding it comes to what is there.
         let settled = current && record.base >= foreign;
-        if own && batch.damage.is_none() && settled {
+        if own && batch.damage.is_none() && (settled || skipped) {
             self.retire(batch)?;
         }
         if current {
@@ -312,7 +322,7 @@ impl Replica {
         } else if !own {
             applied.scanned_at.push(record.scanned_at);
         }
-        if settled || batch.damage.is_some() {
+        if settled || skipped || batch.damage.is_some() {
             return Ok(Taken::Folded { moved: false });
         }
         // Gates open before the echo takes anything out of the change log, so that a closed one leaves all as it was. What comes to nothing needs no gate: the

@@ -13,11 +13,13 @@ use crate::capture::{Captured, remove};
 use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence};
 use crate::changelog::in_flight::InFlight;
 use crate::changelog::retire;
+use crate::config::JournalsConfig;
 use crate::planted::planted;
 use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::state::node;
 use crate::state::publishers::{LastTaken, Publishers};
+use crate::state::skips::Skips;
 use crate::state::{ddl, journal, publishers};
 
 /// What to open.
@@ -65,6 +67,8 @@ impl Replica {
             foreign: Sequence(0),
             incarnation: None,
             next_batch: BatchNumber(1),
+            skips: Skips::default(),
+            journals: JournalsConfig::default(),
             seen_version: 0,
         };
         if !connection::begin_immediate(&replica.conn, patience, stop)? {
@@ -126,6 +130,7 @@ impl Replica {
             self.position = state.position;
             self.database_id = state.database_id;
         }
+        self.skips = Skips::read(&self.conn, self.position.sequence)?;
         Ok(())
     }
 
@@ -237,7 +242,8 @@ impl Replica {
         let done = self
             .remove_forgotten()
             .and_then(|()| self.end_capture_when_empty())
-            .and_then(|()| journal::tidy(&self.conn))
+            .and_then(|()| journal::tidy(&self.conn, &self.journals))
+            .and_then(|()| Skips::tidy(&self.conn, self.position.sequence))
             .and_then(|()| self.conn.execute_batch("COMMIT").doing("commit tidying"));
         match done {
             Ok(()) => {

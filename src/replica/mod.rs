@@ -24,10 +24,12 @@ use crate::changelog::pending::TablePending;
 use crate::changelog::scan::{self, Publisher, ScanError, Scanned};
 use crate::codec::batch::{BatchWriter, Limits};
 use crate::codec::spool::Spool;
+use crate::config::JournalsConfig;
 use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::state::node::{self, Position};
 use crate::state::publishers::{self, Publishers};
+use crate::state::skips::Skips;
 use crate::state::{StateError, ddl};
 use filter::TableFilter;
 
@@ -75,6 +77,10 @@ pub struct Replica {
     pub(crate) foreign: Sequence,
     pub(crate) incarnation: Option<Incarnation>,
     next_batch: BatchNumber,
+    /// What an operator has told this node to skip.
+    pub(crate) skips: Skips,
+    /// How much the journals keep.
+    pub(crate) journals: JournalsConfig,
     /// SQLite's data version when the last group was applied.
     pub(crate) seen_version: i64,
 }

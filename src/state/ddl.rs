@@ -6,7 +6,7 @@ use super::StateError;
 use crate::sqlite::error::Doing;
 
 /// The format that this program writes. Raise it with a step in [`migrate`] and a golden file in `tests/golden`.
-pub const FORMAT: i64 = 1;
+pub const FORMAT: i64 = 2;
 
 /// What format 1 consists of. Node ids are text, since they are unsigned and SQLite's integers are not.
 const FORMAT_1: &str = "
@@ -22,6 +22,12 @@ CREATE TABLE __harmonylite__conflicts(
   losing_node TEXT NOT NULL, winning_node TEXT NOT NULL, position INTEGER NOT NULL, reason TEXT NOT NULL);
 CREATE TABLE __harmonylite__dead_letters(
   id INTEGER PRIMARY KEY, time TEXT NOT NULL, shard INTEGER NOT NULL, sequence INTEGER NOT NULL, reason TEXT NOT NULL, bytes BLOB NOT NULL);
+";
+
+/// What format 2 adds: when a conflict was restored, and the messages that an operator has told this node to skip.
+const FORMAT_2: &str = "
+ALTER TABLE __harmonylite__conflicts ADD COLUMN restored TEXT;
+CREATE TABLE __harmonylite__skips(first INTEGER NOT NULL, last INTEGER NOT NULL, time TEXT NOT NULL);
 ";
 
 /// The format in the database; `None` where there is no state of ours.
@@ -51,19 +57,27 @@ pub fn stored_format(conn: &Connection) -> Result<Option<i64>, StateError> {
 /// # Errors
 /// [`StateError::Newer`] for state of a newer program; SQLite's.
 pub fn migrate(conn: &Connection) -> Result<(), StateError> {
-    match stored_format(conn)? {
-        None => Ok(conn
-            .execute_batch(FORMAT_1)
-            .doing("make the tables of the replication state")?),
-        Some(FORMAT) => Ok(()),
-        Some(found) if found > FORMAT => Err(StateError::Newer {
+    /// The step to each format from the one before it.
+    const STEPS: [(i64, &str); 2] = [(1, FORMAT_1), (2, FORMAT_2)];
+    let found = stored_format(conn)?.unwrap_or(0);
+    if !(0..=FORMAT).contains(&found) {
+        return Err(StateError::Newer {
             found,
             known: FORMAT,
-        }),
-        // There is no older format than 1 yet; a number below it was written by nobody.
-        Some(found) => Err(StateError::Newer {
-            found,
-            known: FORMAT,
-        }),
+        });
     }
+    for (_, step) in STEPS.iter().filter(|(to, _)| *to > found) {
+        conn.execute_batch(step)
+            .doing("make the tables of the replication state")?;
+    }
+    if (1..FORMAT).contains(&found) {
+        conn.execute("UPDATE __harmonylite__node SET format = ?1", [FORMAT])
+            .doing("write the format of the replication state")?;
+        tracing::info!(
+            from = found,
+            to = FORMAT,
+            "the replication state in the database was brought to this version's format"
+        );
+    }
+    Ok(())
 }

@@ -1,19 +1,22 @@
-//! The journals: values that lost to another write (P8), and messages that no node can apply (P12). Both are bounded: the oldest entries
-//! go first.
+//! The journals: values that lost to another write (P8), and messages that no node can apply (P12).
+//!
+//! Invariants: both are bounded in number, age and (messages) bytes, by `[journals]`, also while entries come in a flood: the transaction that adds
+//! entries removes the oldest; ids rise and are not used again while later entries are there.
 
-use rusqlite::{Connection, params};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::change::position::{NodeId, Sequence, ShardId};
 use crate::change::value::Value;
+use crate::config::JournalsConfig;
 use crate::sqlite::error::{Doing, SqliteError};
 
-/// Entries that each journal keeps. A journal is for people, who read hundreds; ten thousand leave room for a bad night.
-pub const KEPT: i64 = 10_000;
-
-/// Bytes of a dead letter that are kept: enough to see what it is.
-const DEAD_LETTER_BYTES: usize = 1 << 20;
+/// Bytes of a dead letter that are kept: the largest message that NATS recommends, whole, so that it can be read again later. The least value of
+/// `journals.max_dead_letter_bytes` holds one.
+pub const DEAD_LETTER_BYTES: usize = 8 << 20;
 
 /// One lost value, or with `column` `None` nothing but the fact that a row was removed.
 #[derive(Debug)]
@@ -116,23 +119,124 @@ pub fn dead_letters(conn: &Connection) -> Result<u64, SqliteError> {
     Ok(n.cast_unsigned())
 }
 
-/// Removes the oldest entries beyond [`KEPT`] of both journals.
+/// Holds the bound on the number of lost values. A look-up where nothing is over, so that it can run in every transaction that adds any.
 ///
 /// # Errors
 /// SQLite's.
-pub fn tidy(conn: &Connection) -> Result<(), SqliteError> {
-    for table in ["__harmonylite__conflicts", "__harmonylite__dead_letters"] {
-        conn.execute(
-            &format!("DELETE FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - ?1"),
-            [KEPT],
+pub fn bound_conflicts(conn: &Connection, limits: &JournalsConfig) -> Result<(), SqliteError> {
+    // Ids follow one another, so so many ids hold at most so many entries.
+    let over: Option<i64> = conn
+        .prepare_cached(
+            "SELECT id FROM __harmonylite__conflicts WHERE id <= (SELECT max(id) FROM __harmonylite__conflicts) - ?1 ORDER BY id DESC LIMIT 1",
         )
-        .doing("tidy the journals")?;
+        .and_then(|mut s| s.query_row([limits.max_conflicts.cast_signed()], |r| r.get(0)).optional())
+        .doing(TIDYING)?;
+    over.map_or(Ok(()), |last| remove_conflicts_up_to(conn, last))
+}
+
+/// Holds the bounds on the number and bytes of dead letters, for every transaction that adds any.
+///
+/// # Errors
+/// SQLite's.
+pub fn bound_dead_letters(conn: &Connection, limits: &JournalsConfig) -> Result<(), SqliteError> {
+    conn.prepare_cached(
+        "DELETE FROM __harmonylite__dead_letters WHERE id <= (SELECT max(id) FROM (
+           SELECT id, row_number() OVER newest AS place, sum(length(bytes)) OVER newest AS total FROM __harmonylite__dead_letters
+           WINDOW newest AS (ORDER BY id DESC)) WHERE place > ?1 OR total > ?2)",
+    )
+    .and_then(|mut s| {
+        s.execute([
+            limits.max_dead_letters.cast_signed(),
+            limits.max_dead_letter_bytes.cast_signed(),
+        ])
+    })
+    .doing(TIDYING)?;
+    Ok(())
+}
+
+/// Holds all bounds: entries that are too many, too large or too old go, the oldest first.
+///
+/// # Errors
+/// SQLite's.
+pub fn tidy(conn: &Connection, limits: &JournalsConfig) -> Result<(), SqliteError> {
+    bound_conflicts(conn, limits)?;
+    bound_dead_letters(conn, limits)?;
+    if let Some(last) = last_before(conn, "__harmonylite__conflicts", limits.max_conflict_age)? {
+        remove_conflicts_up_to(conn, last)?;
+    }
+    if let Some(last) = last_before(
+        conn,
+        "__harmonylite__dead_letters",
+        limits.max_dead_letter_age,
+    )? {
+        conn.execute(
+            "DELETE FROM __harmonylite__dead_letters WHERE id <= ?1",
+            [last],
+        )
+        .doing(TIDYING)?;
     }
     Ok(())
 }
 
-fn now() -> String {
-    OffsetDateTime::now_utc()
-        .format(&Rfc3339)
-        .unwrap_or_default()
+/// Removes the oldest lost values, the whole conflict of the last of them included: half a row is worse than none.
+fn remove_conflicts_up_to(conn: &Connection, last: i64) -> Result<(), SqliteError> {
+    const OF_LAST: &str = "SELECT table_name, key, position, reason, losing_node FROM __harmonylite__conflicts WHERE id = ?1";
+    let next: Option<i64> = conn
+        .query_row(
+            &format!(
+                "SELECT id FROM __harmonylite__conflicts WHERE id > ?1
+                 AND (table_name, key, position, reason, losing_node) IS NOT ({OF_LAST}) ORDER BY id LIMIT 1"
+            ),
+            [last],
+            |r| r.get(0),
+        )
+        .optional()
+        .doing(TIDYING)?;
+    // Where all that is left belongs to the last one, it stays: a single conflict may be larger than the bound, and shows at least.
+    let below = next.unwrap_or(last);
+    conn.execute(
+        "DELETE FROM __harmonylite__conflicts WHERE id < ?1",
+        [below],
+    )
+    .doing(TIDYING)?;
+    Ok(())
 }
+
+/// The newest of the entries at the beginning of a journal that are older than `age`.
+fn last_before(
+    conn: &Connection,
+    journal: &str,
+    age: Duration,
+) -> Result<Option<i64>, SqliteError> {
+    let before = rfc3339(OffsetDateTime::now_utc() - age);
+    // Entries stand in the order of their times, so this ends at the first that is young enough.
+    let next: Option<i64> = conn
+        .query_row(
+            &format!("SELECT id FROM {journal} WHERE time >= ?1 ORDER BY id LIMIT 1"),
+            [&before],
+            |r| r.get(0),
+        )
+        .optional()
+        .doing(TIDYING)?;
+    conn.query_row(
+        &format!("SELECT max(id) FROM {journal} WHERE ?1 IS NULL OR id < ?1"),
+        [next],
+        |r| r.get(0),
+    )
+    .doing(TIDYING)
+}
+
+const TIDYING: &str = "tidy the journals";
+
+/// A time as the journals hold it.
+#[must_use]
+pub fn rfc3339(time: OffsetDateTime) -> String {
+    time.format(&Rfc3339).unwrap_or_default()
+}
+
+fn now() -> String {
+    rfc3339(OffsetDateTime::now_utc())
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ pub mod ddl;
 pub mod journal;
 pub mod node;
 pub mod publishers;
+pub mod skips;
 
 /// Why the state in a database cannot be used.
 #[derive(Debug, thiserror::Error)]

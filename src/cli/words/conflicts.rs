@@ -2,18 +2,22 @@
 
 use serde_json::{Value as Json, json};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
+use super::purge::{self, Purge};
 use super::{Done, Verb, Word};
 use crate::change::literal::sql_literal;
 use crate::change::value::{OwnedValue, Value};
 use crate::cli::commands::journal_fault;
+use crate::cli::exit::ExitCode;
 use crate::cli::flags::{flag, switch};
 use crate::cli::table;
+use crate::cli::usage::UsageError;
 use crate::config::Config;
+use crate::control::lock;
 use crate::engine::Fatal;
-use crate::journals::conflicts::{self, Conflict, Filter};
-use crate::journals::{JournalError, open_to_read};
+use crate::journals::conflicts::{self, Conflict, Filter, How, RestoreError};
+use crate::journals::{JournalError, Which, in_transaction, open_as_app, open_to_read};
+use crate::state::journal::rfc3339;
 
 /// What can be asked of the conflict journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +40,15 @@ pub enum Conflicts {
         /// As JSON.
         json: bool,
     },
+    /// Write one back.
+    Restore {
+        /// Its number.
+        id: i64,
+        /// In which way.
+        how: How,
+    },
+    /// Clear some away.
+    Purge(Purge),
 }
 
 /// How many conflicts a list shows if nothing else is said: a few screens.
@@ -79,6 +92,58 @@ pub(super) const VERBS: &[Verb] = &[
             }))
         },
     },
+    Verb {
+        group: "conflicts",
+        verb: Some("restore"),
+        operands: "ID",
+        options: &[
+            flag("column", "NAMES", "these columns only, with commas between"),
+            switch(
+                "as-new-row",
+                "insert a row of its own instead of writing into the old one",
+            ),
+            flag(
+                "key",
+                "VALUES",
+                "the new row's key, with commas between, where SQLite chooses none",
+            ),
+        ],
+        about: "write what lost back, as a change like one of the app's",
+        more: "The row as it is now loses to what is written back, on every node. Nothing is written where another row\n\
+               holds a UNIQUE value of it.",
+        parse: |given| {
+            given.at_most(1)?;
+            let names = |flag| -> Result<Vec<String>, UsageError> {
+                let text = given.text(flag)?.unwrap_or_default();
+                let parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());
+                Ok(parts.map(str::to_owned).collect())
+            };
+            let how = How {
+                columns: names("column")?,
+                as_new_row: given.switch("as-new-row")?,
+                key: names("key")?,
+            };
+            if !how.key.is_empty() && !how.as_new_row {
+                return Err(UsageError::Combination {
+                    command: "conflicts restore",
+                    rule: "--key goes with --as-new-row",
+                });
+            }
+            Ok(Word::Conflicts(Conflicts::Restore {
+                id: given.operand(0, "an ID", "a number of conflicts list")?,
+                how,
+            }))
+        },
+    },
+    Verb {
+        group: "conflicts",
+        verb: Some("purge"),
+        operands: "[ID...]",
+        options: purge::OPTIONS,
+        about: "clear conflicts out of the journal",
+        more: "What is purged cannot be restored any more.",
+        parse: |given| Ok(Word::Conflicts(Conflicts::Purge(Purge::parse(given)?))),
+    },
 ];
 
 pub(super) fn run(command: Conflicts, config: &Config) -> Result<Done, Fatal> {
@@ -89,11 +154,7 @@ pub(super) fn run(command: Conflicts, config: &Config) -> Result<Done, Fatal> {
             limit,
             json,
         } => {
-            let since = since.map(|age| {
-                (OffsetDateTime::now_utc() - age)
-                    .format(&Rfc3339)
-                    .unwrap_or_default()
-            });
+            let since = since.map(|age| rfc3339(OffsetDateTime::now_utc() - age));
             let filter = Filter {
                 table,
                 since,
@@ -102,15 +163,46 @@ pub(super) fn run(command: Conflicts, config: &Config) -> Result<Done, Fatal> {
             list(config, &filter, json)
         }
         Conflicts::Show { id, json } => show(config, id, json),
+        Conflicts::Restore { id, how } => return restore(config, id, &how),
+        Conflicts::Purge(purge) => clear(config, &purge.which()),
     };
     done.map_err(|e| journal_fault(&e))
+}
+
+fn restore(config: &Config, id: i64, how: &How) -> Result<Done, Fatal> {
+    let done = open_as_app(&config.db_path)
+        .map_err(RestoreError::from)
+        .and_then(|conn| conflicts::restore(&conn, id, how))
+        .map_err(|e| match &e {
+            RestoreError::Journal(journal) => journal_fault(journal),
+            _ => Fatal::new(ExitCode::Failed, e),
+        })?;
+    let mut text = format!(
+        "{} the row with key {} of table {}:\n",
+        if done.is_new { "inserted" } else { "updated" },
+        table::escaped(&done.key),
+        table::escaped(&done.table)
+    );
+    for (column, value) in &done.values {
+        text.push_str(&line(column, value, None));
+    }
+    if lock::holder(&config.db_path).is_ok_and(|h| h.is_none()) {
+        text.push_str("no daemon runs here: other nodes get it when one does\n");
+    }
+    Ok(Done::ok(text))
+}
+
+fn clear(config: &Config, which: &Which) -> Result<Done, JournalError> {
+    let conn = open_as_app(&config.db_path)?;
+    let gone = in_transaction(&conn, || conflicts::purge(&conn, which))?;
+    Ok(Done::ok(format!("purged {gone} values that had lost")))
 }
 
 fn list(config: &Config, filter: &Filter, json: bool) -> Result<Done, JournalError> {
     let conn = open_to_read(&config.db_path)?;
     let found = conflicts::list(&conn, filter)?;
     if json {
-        let all: Vec<Json> = found.iter().map(|c| head(c, &columns(c))).collect();
+        let all: Vec<Json> = found.iter().map(head).collect();
         return Ok(Done::json(&all));
     }
     if found.is_empty() {
@@ -124,8 +216,12 @@ fn list(config: &Config, filter: &Filter, json: bool) -> Result<Done, JournalErr
                 c.time.chars().take(19).collect(),
                 c.table.clone(),
                 c.key.clone(),
-                columns(c).join(", "),
-                c.reason.clone(),
+                c.columns().join(", "),
+                if c.is_restored() {
+                    format!("{} (restored)", c.reason)
+                } else {
+                    c.reason.clone()
+                },
             ]
         })
         .collect();
@@ -143,11 +239,11 @@ fn show(config: &Config, id: i64, json: bool) -> Result<Done, JournalError> {
         remedy: "conflicts list shows their ids",
     })?;
     if json {
-        let mut whole = head(&c, &columns(&c));
+        let mut whole = head(&c);
         let values: serde_json::Map<String, Json> = c
             .cells
             .iter()
-            .map(|(name, value)| (name.clone(), json_value(value)))
+            .map(|cell| (cell.column.clone(), json_value(&cell.value)))
             .collect();
         if let Some(map) = whole.as_object_mut() {
             map.insert("values".to_owned(), Json::Object(values));
@@ -169,21 +265,23 @@ fn show(config: &Config, id: i64, json: bool) -> Result<Done, JournalError> {
         node(&c.losing_node),
         node(&c.winning_node),
     );
-    for (name, value) in &c.cells {
-        let value = table::escaped(&sql_literal(&value.as_value()));
-        text.push_str(&format!("  {} = {value}\n", table::escaped(name)));
+    for cell in &c.cells {
+        text.push_str(&line(&cell.column, &cell.value, cell.restored.as_deref()));
     }
     Ok(Done::ok(text))
 }
 
-fn columns(c: &Conflict) -> Vec<String> {
-    c.cells.iter().map(|(name, _)| name.clone()).collect()
+/// A value that lost, as a line.
+fn line(column: &str, value: &OwnedValue, restored: Option<&str>) -> String {
+    let value = table::escaped(&sql_literal(&value.as_value()));
+    let restored = restored.map_or(String::new(), |time| format!("   (restored {time})"));
+    format!("  {} = {value}{restored}\n", table::escaped(column))
 }
 
-fn head(c: &Conflict, columns: &[String]) -> Json {
+fn head(c: &Conflict) -> Json {
     json!({
-        "id": c.id, "time": c.time, "table": c.table, "key": c.key, "columns": columns, "reason": c.reason,
-        "losing_node": c.losing_node, "winning_node": c.winning_node, "position": c.position,
+        "id": c.id, "time": c.time, "table": c.table, "key": c.key, "columns": c.columns(), "reason": c.reason,
+        "losing_node": c.losing_node, "winning_node": c.winning_node, "position": c.position, "restored": c.is_restored(),
     })
 }
 

@@ -8,12 +8,14 @@ mod age;
 mod conflicts;
 mod given;
 mod output;
+mod purge;
 
 use std::ffi::OsString;
 
 pub use conflicts::Conflicts;
 pub use given::Given;
 pub use output::Done;
+pub use purge::Purge;
 
 use super::flags::{self, FLAGS, Flag};
 use super::usage::{UsageError, shown};

@@ -4,6 +4,7 @@
 //! writing or asked over the network. A value at fault leaves the default in place, so that later checks go on.
 
 mod checker;
+mod journals;
 mod listeners;
 mod log;
 mod nats;
@@ -35,6 +36,7 @@ pub(super) fn fill(
         polling_interval,
         replication_log,
         replication,
+        journals,
         snapshot,
         nats,
         logging,
@@ -72,6 +74,7 @@ pub(super) fn fill(
     );
     log::replication_log(&mut check, replication_log, &mut config.replication_log);
     log::replication(&mut check, replication, &mut config.replication);
+    journals::journals(&mut check, journals, &mut config.journals);
     snapshot::snapshot(&mut check, snapshot, &mut config.snapshot);
     nats::nats(&mut check, nats, overrides, &mut config.nats);
     check.set(logging.verbose, &mut config.logging.verbose);

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row};
 
-use super::Conflict;
+use super::{Cell, Conflict};
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::value::from_sql;
 
@@ -23,8 +23,9 @@ pub struct Filter {
 /// SQLite's.
 pub fn list(conn: &Connection, filter: &Filter) -> Result<Vec<Conflict>, SqliteError> {
     let sql = format!(
-        "SELECT {HEAD}, NULL FROM __harmonylite__conflicts
-         WHERE (?1 IS NULL OR table_name = ?1 COLLATE NOCASE) AND (?2 IS NULL OR time >= ?2) ORDER BY id DESC"
+        "SELECT {HEAD}, {}, NULL FROM __harmonylite__conflicts
+         WHERE (?1 IS NULL OR table_name = ?1 COLLATE NOCASE) AND (?2 IS NULL OR time >= ?2) ORDER BY id DESC",
+        restored(conn)?
     );
     let mut stmt = conn.prepare(&sql).doing(READING)?;
     let mut rows = stmt.query((&filter.table, &filter.since)).doing(READING)?;
@@ -52,7 +53,10 @@ pub fn find(conn: &Connection, id: i64) -> Result<Option<Conflict>, SqliteError>
         ("id <= ?1 ORDER BY id DESC", false),
         ("id > ?1 ORDER BY id", true),
     ] {
-        let sql = format!("SELECT {HEAD}, losing_value FROM __harmonylite__conflicts WHERE {sql}");
+        let sql = format!(
+            "SELECT {HEAD}, {}, losing_value FROM __harmonylite__conflicts WHERE {sql}",
+            restored(conn)?
+        );
         let mut stmt = conn.prepare(&sql).doing(READING)?;
         let mut rows = stmt.query([id]).doing(READING)?;
         while let Some(row) = rows.next().doing(READING)? {
@@ -61,7 +65,10 @@ pub fn find(conn: &Connection, id: i64) -> Result<Option<Conflict>, SqliteError>
                 None if !forward && cell.id == id => found = Some(cell),
                 None => return Ok(None),
                 Some(conflict) if !belongs(conflict, &cell) => break,
-                Some(conflict) if forward => conflict.cells.extend(cell.cells),
+                Some(conflict) if forward => {
+                    conflict.last = cell.last;
+                    conflict.cells.extend(cell.cells);
+                }
                 Some(conflict) => prepend(conflict, cell),
             }
         }
@@ -76,9 +83,22 @@ const HEAD: &str =
     "id, time, table_name, key, column_name, losing_node, winning_node, position, reason";
 const READING: &str = "read the conflict journal";
 
+/// The column that says when a value was written back; databases that no daemon of this version has opened yet lack it.
+fn restored(conn: &Connection) -> Result<&'static str, SqliteError> {
+    let there: bool = conn
+        .query_row(
+            "SELECT EXISTS(SELECT 1 FROM pragma_table_info('__harmonylite__conflicts') WHERE name = 'restored')",
+            [],
+            |r| r.get(0),
+        )
+        .doing(READING)?;
+    Ok(if there { "restored" } else { "NULL" })
+}
+
 fn of_row(row: &Row<'_>) -> rusqlite::Result<Conflict> {
     Ok(Conflict {
         id: row.get(0)?,
+        last: row.get(0)?,
         time: row.get(1)?,
         table: row.get(2)?,
         key: row.get(3)?,
@@ -86,7 +106,11 @@ fn of_row(row: &Row<'_>) -> rusqlite::Result<Conflict> {
         winning_node: row.get(6)?,
         position: row.get::<_, i64>(7)?.cast_unsigned(),
         reason: row.get(8)?,
-        cells: vec![(row.get(4)?, from_sql(row.get_ref(9)?).to_owned())],
+        cells: vec![Cell {
+            column: row.get(4)?,
+            value: from_sql(row.get_ref(10)?).to_owned(),
+            restored: row.get(9)?,
+        }],
     })
 }
 
@@ -101,7 +125,7 @@ fn belongs(conflict: &Conflict, cell: &Conflict) -> bool {
         && cell
             .cells
             .iter()
-            .all(|(name, _)| conflict.cells.iter().all(|(has, _)| has != name))
+            .all(|new| conflict.cells.iter().all(|has| has.column != new.column))
 }
 
 /// Adds what stands before it in the journal.
