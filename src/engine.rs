@@ -4,6 +4,7 @@
 //! published onto a broken history could not be folded.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,7 @@ pub struct Engine {
     echoed: Condvar,
     broker: watch::Sender<Option<Broker>>,
     halted: Mutex<Option<String>>,
+    prompts: AtomicU64,
     fatal: OnceLock<Fatal>,
 }
 
@@ -84,6 +86,7 @@ impl Engine {
             echoed: Condvar::new(),
             broker: watch::Sender::new(None),
             halted: Mutex::default(),
+            prompts: AtomicU64::new(0),
             fatal: OnceLock::new(),
         })
     }
@@ -178,6 +181,25 @@ impl Engine {
                 .set(reason.as_ref().map(|_| "history"));
             *halted = reason;
         }
+    }
+
+    /// How many entries the dead-letter journal has.
+    pub fn set_dead_letters(&self, entries: u64) {
+        self.status.set_dead_letters(entries);
+        self.metrics
+            .dead_letters
+            .set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+
+    /// Whoever is paused is to look again at once.
+    pub fn prompt(&self) {
+        self.prompts.fetch_add(1, Ordering::Release);
+    }
+
+    /// Rises with each [`Engine::prompt`].
+    #[must_use]
+    pub fn prompts(&self) -> u64 {
+        self.prompts.load(Ordering::Acquire)
     }
 
     /// The daemon cannot go on: it stops at once, and ends with this sentence.

@@ -212,21 +212,19 @@ fn state_tables() {
         .unwrap()
         .map(Result::unwrap)
         .collect();
-    golden("state-1.sql", (lines.join("\n") + "\n").as_bytes());
+    golden("state-2.sql", (lines.join("\n") + "\n").as_bytes());
 }
 
-#[test]
-fn state_of_this_format_is_read_and_of_a_newer_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("d.db");
-    let conn = rusqlite::Connection::open(&path).unwrap();
+/// A database with the state that this file holds, of node 7 at position 60.
+fn database_of(format: i64, path: &Path) -> rusqlite::Connection {
+    let conn = rusqlite::Connection::open(path).unwrap();
     conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT UNIQUE, b)")
         .unwrap();
-    conn.execute_batch(&std::fs::read_to_string(file("state-1.sql")).unwrap())
-        .unwrap();
+    let state = std::fs::read_to_string(file(&format!("state-{format}.sql"))).unwrap();
+    conn.execute_batch(&state).unwrap();
     conn.execute(
-        "INSERT INTO __harmonylite__node(id, format, node_id, database_id, incarnation, nonce, position, position_hash, folded) VALUES(1, 1, '7', 'golden', 4, 5, 60, 70, 59)",
-        [],
+        "INSERT INTO __harmonylite__node(id, format, node_id, database_id, incarnation, nonce, position, position_hash, folded) VALUES(1, ?1, '7', 'golden', 4, 5, 60, 70, 59)",
+        [format],
     )
     .unwrap();
     conn.execute(
@@ -234,26 +232,73 @@ fn state_of_this_format_is_read_and_of_a_newer_refused() {
         [],
     )
     .unwrap();
-    let replica = Replica::open(&path, &options(), Duration::from_secs(5), &|| false).unwrap();
-    assert_eq!(
-        (
-            replica.database_id(),
-            replica.position().sequence,
-            replica.position().folded
-        ),
-        ("golden", Sequence(60), Sequence(59))
-    );
-    assert_eq!(replica.publishers()[&NodeId(9)].batch, BatchNumber(4));
-    assert_eq!(replica.stored_incarnation().unwrap(), 4);
-    drop(replica);
-    conn.execute("UPDATE __harmonylite__node SET format = 2", [])
+    conn.execute(
+        "INSERT INTO __harmonylite__conflicts(time, table_name, key, column_name, losing_value, losing_node, winning_node, position, reason)
+         VALUES('2026-01-01T00:00:00Z', 't', '1', 'b', 7, '9', '7', 59, 'updated-here')",
+        [],
+    )
+    .unwrap();
+    conn
+}
+
+/// Every table of the state with its columns.
+fn state_columns(conn: &rusqlite::Connection) -> Vec<String> {
+    conn.prepare(
+        "SELECT m.name || '.' || c.name || ' ' || c.type || c.\"notnull\" || c.pk FROM sqlite_schema AS m, pragma_table_info(m.name) AS c
+         WHERE m.type = 'table' AND m.name LIKE '\\_\\_harmonylite\\_\\_%' ESCAPE '\\' ORDER BY m.name, c.cid",
+    )
+    .unwrap()
+    .query_map([], |r| r.get(0))
+    .unwrap()
+    .map(Result::unwrap)
+    .collect()
+}
+
+#[test]
+fn state_of_every_format_is_read_and_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut shapes = Vec::new();
+    for format in [1, 2] {
+        let path = dir.path().join(format!("{format}.db"));
+        let conn = database_of(format, &path);
+        let replica = Replica::open(&path, &options(), Duration::from_secs(5), &|| false).unwrap();
+        assert_eq!(
+            (
+                replica.database_id(),
+                replica.position().sequence,
+                replica.position().folded
+            ),
+            ("golden", Sequence(60), Sequence(59))
+        );
+        assert_eq!(replica.publishers()[&NodeId(9)].batch, BatchNumber(4));
+        assert_eq!(replica.stored_incarnation().unwrap(), 4);
+        drop(replica);
+        let kept: (i64, i64, Option<String>) = conn
+            .query_row(
+                "SELECT (SELECT format FROM __harmonylite__node), losing_value, restored FROM __harmonylite__conflicts",
+                [],
+                |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)),
+            )
+            .unwrap();
+        assert_eq!(kept, (2, 7, None));
+        shapes.push(state_columns(&conn));
+    }
+    assert_eq!(shapes[0], shapes[1]);
+}
+
+#[test]
+fn state_of_a_newer_format_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.db");
+    let conn = database_of(2, &path);
+    conn.execute("UPDATE __harmonylite__node SET format = 3", [])
         .unwrap();
     let Err(refused) = Replica::open(&path, &options(), Duration::from_secs(5), &|| false) else {
         panic!("state of a newer format was opened")
     };
     assert!(matches!(
         refused,
-        ReplicaError::State(StateError::Newer { found: 2, known: 1 })
+        ReplicaError::State(StateError::Newer { found: 3, known: 2 })
     ));
     assert!(refused.to_string().contains("upgrade"), "{refused}");
 }

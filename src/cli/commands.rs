@@ -9,14 +9,17 @@ use crate::config::Config;
 use crate::control::client::{self, ClientError};
 use crate::control::{Request, lock};
 use crate::engine::Fatal;
-use crate::journals::JournalError;
-use crate::sqlite::error::Fault;
+use crate::journals::{JournalError, chosen_keys};
+use crate::replica::filter::TableFilter;
+use crate::sqlite::connection;
+use crate::sqlite::error::{Fault, SqliteError};
+use crate::sqlite::introspect::read_schema;
 use crate::state::StateError;
 
 /// How long `-stop` and `-cleanup` wait for the daemon: more than it takes to publish what is pending.
 const DAEMON_DEADLINE: Duration = Duration::from_secs(60);
 
-/// `-check`: the configuration is sound; needs no network. Every fault was reported before this is reached.
+/// `-check`: the configuration is sound; needs no network. Every fault was reported before this is reached. The database, where there is one, is only read.
 #[must_use]
 pub fn check(config: &Config, notices: &[String]) -> String {
     let mut out = String::new();
@@ -28,9 +31,28 @@ pub fn check(config: &Config, notices: &[String]) -> String {
             "note: the database {} does not exist yet\n",
             config.db_path.display()
         ));
+    } else {
+        match warning_of(config) {
+            Ok(Some(warning)) => out.push_str(&format!("warning: {warning}\n")),
+            Ok(None) => {}
+            Err(e) => out.push_str(&format!("warning: the database cannot be read: {e}\n")),
+        }
     }
     out.push_str("the configuration is valid");
     out
+}
+
+/// What the tables that are replicated deserve to be told.
+fn warning_of(config: &Config) -> Result<Option<String>, SqliteError> {
+    let conn = connection::open_reader(&config.db_path)?;
+    let filter = TableFilter::new(&config.replication.include, &config.replication.exclude);
+    let schema = read_schema(&conn)?;
+    Ok(chosen_keys(
+        schema
+            .tables
+            .iter()
+            .filter(|t| filter.wants(&conn, &t.name)),
+    ))
 }
 
 /// `-stop`: asks the daemon of this database to stop, and waits until it has.

@@ -117,6 +117,11 @@ pub async fn run(
                                 engine.halt(Some(e.to_string()));
                             }
                             engine.status.failed(Component::Apply, &e);
+                            let at = message.sequence;
+                            if tokio::task::block_in_place(|| engine.replica().skips(at)) {
+                                // An operator wants to go on without its rows.
+                                break;
+                            }
                             tokio::select! {
                                 () = out.closed() => return,
                                 () = tokio::time::sleep(backoff.next_wait()) => {}

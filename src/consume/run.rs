@@ -367,16 +367,21 @@ impl ConsumeLoop {
         self.app_wrote.is_some_and(|at| at.elapsed() < APP_WRITES)
     }
 
-    /// Until the schema changes, a message comes that may matter to shutdown, or a while has passed.
+    /// Until the schema changes, an operator steps in, a message comes that may matter to shutdown, or a while has passed.
     fn wait_for_schema(&self) {
         const AT_LONGEST: Duration = Duration::from_secs(5);
         let Ok(reader) = connection::open_reader(&self.engine.config.db_path) else {
             return;
         };
         let before = self.engine.replica().captured().schema_version;
+        let prompts = self.engine.prompts();
         let since = Instant::now();
         while since.elapsed() < AT_LONGEST && !self.engine.shutdown.is_requested() {
             self.engine.status.progress(Loop::Consume);
+            // An operator has told this node what to skip.
+            if self.engine.prompts() != prompts {
+                return;
+            }
             // The publishing loop may have taken the new schema into account already.
             let now = connection::schema_version(&reader).unwrap_or(before);
             if now != before || self.engine.replica().captured().schema_version != before {
@@ -432,15 +437,13 @@ impl ConsumeLoop {
             m.conflicts.inc_by(reason, *n);
         }
         if applied.dead_letters > 0 {
-            m.dead_letters
-                .add(i64::try_from(applied.dead_letters).unwrap_or(0));
             tracing::error!(
                 count = applied.dead_letters,
-                "messages that no node can read went to the dead-letter journal, __harmonylite__dead_letters"
+                "messages that no node can read went to the dead-letter journal: harmonylite dead-letters list shows them"
             );
+            let letters = self.engine.replica().dead_letters();
             self.engine
-                .status
-                .set_dead_letters(u64::try_from(m.dead_letters.get()).unwrap_or(0));
+                .set_dead_letters(letters.unwrap_or(applied.dead_letters));
         }
     }
 
@@ -449,7 +452,7 @@ impl ConsumeLoop {
         if !now && self.mirrored.is_some_and(|(at, _)| at.elapsed() < MIRROR) {
             return;
         }
-        let (position, pending, map) = {
+        let (position, pending, letters, map) = {
             let replica = self.engine.replica();
             let position = replica.position().sequence;
             let map = SequenceMap {
@@ -464,7 +467,8 @@ impl ConsumeLoop {
                 .metrics
                 .count_changes
                 .observe(counting.elapsed().as_secs_f64());
-            (position, pending, map)
+            // Counted anew: people purge, and other programs may look into our tables.
+            (position, pending, replica.dead_letters(), map)
         };
         let m = &self.engine.metrics;
         m.position.set(ShardId::ORDER, position.0);
@@ -476,6 +480,9 @@ impl ConsumeLoop {
             m.pending_publish
                 .set(i64::try_from(pending).unwrap_or(i64::MAX));
             self.engine.status.set_pending(pending);
+        }
+        if let Ok(letters) = letters {
+            self.engine.set_dead_letters(letters);
         }
         if self.mirrored.is_none_or(|(_, written)| written != position)
             && let Err(e) = sequence_map::write(&self.engine.config.seq_map_path, &map)

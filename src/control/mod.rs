@@ -19,5 +19,5 @@ mod paths;
 mod socket;
 
 pub use lock::{InstanceLock, LockError};
-pub use protocol::{Outcome, Refusal, Request};
+pub use protocol::{Outcome, Refusal, Request, Span};
 pub use server::{ControlError, ControlServer, Reply};

@@ -34,6 +34,23 @@ pub enum Request {
     Cleanup,
     /// Answer.
     Ping,
+    /// Do not fold these messages here.
+    Skip(Span),
+    /// Fold these messages again.
+    Replay(Span),
+}
+
+/// Messages of one shard's stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Span {
+    /// The shard, from 1.
+    pub shard: u64,
+    /// The first message.
+    pub first: u64,
+    /// The last one; none: up to the present.
+    #[serde(default)]
+    pub last: Option<u64>,
 }
 
 /// Why a request is not done; goes to the client as it is.
@@ -89,7 +106,7 @@ struct Nothing {}
 
 impl Request {
     /// The names of all of them.
-    pub const NAMES: [&'static str; 3] = ["stop", "cleanup", "ping"];
+    pub const NAMES: [&'static str; 5] = ["stop", "cleanup", "ping", "skip", "replay"];
 
     /// As it stands in a request.
     pub const fn name(&self) -> &'static str {
@@ -97,6 +114,8 @@ impl Request {
             Self::Stop => "stop",
             Self::Cleanup => "cleanup",
             Self::Ping => "ping",
+            Self::Skip(_) => "skip",
+            Self::Replay(_) => "replay",
         }
     }
 
@@ -104,6 +123,7 @@ impl Request {
     fn arguments(&self) -> Option<Json> {
         match self {
             Self::Stop | Self::Cleanup | Self::Ping => None,
+            Self::Skip(span) | Self::Replay(span) => serde_json::to_value(span).ok(),
         }
     }
 
@@ -127,6 +147,8 @@ impl Request {
             "stop" => none().map(|_| Self::Stop),
             "cleanup" => none().map(|_| Self::Cleanup),
             "ping" => none().map(|_| Self::Ping),
+            "skip" => arguments(name, line.arguments.clone()).map(Self::Skip),
+            "replay" => arguments(name, line.arguments.clone()).map(Self::Replay),
             unknown => {
                 let shown: String = unknown.chars().take(SHOWN).collect();
                 let known = Self::NAMES.join(", ");
@@ -275,6 +297,22 @@ mod tests {
             decode("{\"command\":\"ping\",\"arguments\":{}}"),
             Ok(Request::Ping)
         );
+        let span = Span {
+            shard: 1,
+            first: 7,
+            last: Some(9),
+        };
+        for request in [
+            Request::Skip(span),
+            Request::Replay(Span { last: None, ..span }),
+        ] {
+            assert_eq!(Request::decode(&request.encode()), Ok(request));
+        }
+        assert_eq!(
+            Request::Skip(span).encode(),
+            b"{\"command\":\"skip\",\"arguments\":{\"first\":7,\"last\":9,\"shard\":1}}\n"
+        );
+        assert!(decode("{\"command\":\"skip\"}").is_err());
         for arguments in ["{\"force\":true}", "[1]", "7"] {
             let line = format!("{{\"command\":\"stop\",\"arguments\":{arguments}}}");
             let refusal = decode(&line).unwrap_err();
@@ -321,7 +359,7 @@ mod tests {
         let refusal = Request::decode(b"{\"command\":\"Stop\"}").unwrap_err();
         assert_eq!(
             refusal.to_string(),
-            "\"Stop\" is not a known command; known are stop, cleanup, ping"
+            "\"Stop\" is not a known command; known are stop, cleanup, ping, skip, replay"
         );
     }
 

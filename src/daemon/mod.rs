@@ -10,6 +10,7 @@
 
 mod ending;
 mod orphans;
+mod operator;
 mod session;
 mod start;
 
@@ -107,6 +108,7 @@ async fn serve(
         metrics.clone(),
         replica,
     );
+    start::look_at_journals(&engine);
     let cleanup = ending::CleanupRequest::default();
     let control = start::control(&engine, lock, &cleanup).await?;
     let publishing = start::thread("publish", {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Fatal;
 use super::ending::CleanupRequest;
+use super::operator;
 use crate::change::position::NodeId;
 use crate::cli::exit::ExitCode;
 use crate::codec::sequence_map::{self, SequenceMapError};
@@ -13,6 +14,7 @@ use crate::config::Config;
 use crate::control::{ControlServer, InstanceLock, LockError, Outcome, Request};
 use crate::engine::Engine;
 use crate::http::status::{Component, Status};
+use crate::journals::chosen_keys;
 use crate::replica::lifecycle::OpenOptions;
 use crate::replica::{Replica, ReplicaError};
 use crate::runtime::{Backoff, Shutdown};
@@ -57,8 +59,9 @@ pub async fn open_database(
         .await
         .map_err(|e| Fatal::new(ExitCode::Software, e))?;
         let error = match opened {
-            Ok(replica) => {
+            Ok(mut replica) => {
                 status.recovered(Component::Database);
+                replica.keep_journals(config.journals.clone());
                 let captured = replica.captured();
                 tracing::info!(
                     database = %config.db_path.display(), node = config.node_id, tables = captured.tables.len(), position = %replica.position().sequence,
@@ -148,6 +151,25 @@ pub fn look_at_sequence_map(config: &Config, replica: &Replica) -> Result<(), Fa
     Ok(())
 }
 
+/// What former lives have left for people to look at, and what they are about to walk into.
+pub fn look_at_journals(engine: &Engine) {
+    let replica = engine.replica();
+    match replica.dead_letters() {
+        Ok(0) => {}
+        Ok(entries) => {
+            engine.set_dead_letters(entries);
+            tracing::warn!(
+                entries,
+                "there are messages in the dead-letter journal: harmonylite dead-letters list shows them"
+            );
+        }
+        Err(e) => tracing::warn!(error = %e, "the dead-letter journal cannot be read"),
+    }
+    if let Some(warning) = chosen_keys(replica.captured().tables.iter().map(|t| &t.table)) {
+        tracing::warn!("{warning}");
+    }
+}
+
 /// Listens for what the command line asks of a running daemon.
 pub async fn control(
     engine: &Arc<Engine>,
@@ -156,7 +178,19 @@ pub async fn control(
 ) -> Result<ControlServer, Fatal> {
     let (shutdown, cleanup) = (engine.shutdown.clone(), cleanup.clone());
     let node = engine.config.node_id;
+    // Weak: the removal at the end needs the engine for itself.
+    let held = Arc::downgrade(engine);
     ControlServer::start(lock, move |request, reply| match request {
+        Request::Skip(span) => {
+            if let Some(engine) = held.upgrade() {
+                tokio::spawn(operator::skip(engine, span, reply));
+            }
+        }
+        Request::Replay(span) => {
+            if let Some(engine) = held.upgrade() {
+                tokio::spawn(operator::replay(engine, span, reply));
+            }
+        }
         Request::Ping => reply.done(Ok(Outcome {
             message: "running".to_owned(),
             result: Some(serde_json::json!({

@@ -15,6 +15,8 @@ use crate::apply::plan::open_gates;
 use crate::change::position::{BatchNumber, Incarnation, Sequence, ShardId};
 use crate::changelog::in_flight::Carrier;
 use crate::changelog::retire::{Retired, retire};
+use crate::codec::commit;
+use crate::codec::frame::{Kind, Sealer};
 use crate::planted::planted;
 use crate::sqlite::connection;
 use crate::sqlite::error::Doing;
@@ -301,7 +303,7 @@ impl Replica {
         }
         let skipped = self.skips.contains(message.sequence);
         if let Some(reason) = batch.damage.as_ref().filter(|_| !skipped) {
-            let bytes = crate::codec::commit::encode(record);
+            let bytes = Sealer::new(false, 0).seal(Kind::Commit, &commit::encode(record));
             journal::record_dead_letter(
                 &self.conn,
                 ShardId::ORDER,

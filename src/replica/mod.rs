@@ -7,6 +7,7 @@
 pub mod filter;
 pub mod group;
 pub mod lifecycle;
+pub mod operator;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -6,13 +6,16 @@
 
 mod age;
 mod conflicts;
+mod dead_letters;
 mod given;
 mod output;
 mod purge;
+mod span;
 
 use std::ffi::OsString;
 
 pub use conflicts::Conflicts;
+pub use dead_letters::DeadLetters;
 pub use given::Given;
 pub use output::Done;
 pub use purge::Purge;
@@ -20,6 +23,7 @@ pub use purge::Purge;
 use super::flags::{self, FLAGS, Flag};
 use super::usage::{UsageError, shown};
 use crate::config::{Config, nearest};
+use crate::control::{Request, Span};
 use crate::engine::Fatal;
 
 /// What words ask for, with their arguments.
@@ -27,6 +31,12 @@ use crate::engine::Fatal;
 pub enum Word {
     /// The conflict journal.
     Conflicts(Conflicts),
+    /// The dead-letter journal.
+    DeadLetters(DeadLetters),
+    /// Messages that are not to be folded here.
+    Skip(Span),
+    /// Messages that are to be folded again.
+    Replay(Span),
 }
 
 /// One command of words.
@@ -48,7 +58,7 @@ pub struct Verb {
 }
 
 /// Every command of words, in the order of the help.
-const VERBS: &[&[Verb]] = &[conflicts::VERBS];
+const VERBS: &[&[Verb]] = &[conflicts::VERBS, dead_letters::VERBS, span::VERBS];
 
 /// What the words of a command line come to.
 pub(super) enum Found {
@@ -212,6 +222,9 @@ pub(super) fn help() -> String {
 pub fn run(word: Word, config: &Config) -> Result<Done, Fatal> {
     match word {
         Word::Conflicts(command) => conflicts::run(command, config),
+        Word::DeadLetters(command) => dead_letters::run(command, config),
+        Word::Skip(range) => span::run(Request::Skip(range), config),
+        Word::Replay(range) => span::run(Request::Replay(range), config),
     }
 }
 

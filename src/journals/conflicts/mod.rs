@@ -6,10 +6,10 @@
 mod purge;
 mod read;
 mod restore;
-mod target;
 
 pub use purge::purge;
 pub use read::{Filter, find, list};
+pub(in crate::journals) use restore::write;
 pub use restore::{How, RestoreError, Restored, restore};
 
 use crate::change::value::OwnedValue;

@@ -5,10 +5,12 @@
 
 use rusqlite::{Connection, params, params_from_iter};
 
-use super::target::{captured_table, key_places, key_values, nothing_in_the_way, row, shown};
 use super::{Cell, Conflict, find};
 use crate::change::table::{Table, TableKey};
 use crate::change::value::OwnedValue;
+use crate::journals::target::{
+    captured_table, key_places, key_values, nothing_in_the_way, row, shown,
+};
 use crate::journals::{JournalError, in_transaction};
 use crate::sqlite::error::{Doing, Fault, SqliteError, fault_of};
 use crate::sqlite::ident::quote;
@@ -408,7 +410,8 @@ fn insert(
     })
 }
 
-fn write<'v>(
+/// Writes one row; SQLite's refusal names the table.
+pub(in crate::journals) fn write<'v>(
     conn: &Connection,
     table: &Table,
     sql: &str,

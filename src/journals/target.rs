@@ -1,8 +1,8 @@
-//! Where a conflict's values go back to: the table as it is now, the row, and what stands in the way.
+//! Where values are written to: the table as it is now, the row, and what stands in the way.
 
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
-use super::restore::RestoreError;
+use super::conflicts::RestoreError;
 use crate::capture::layout;
 use crate::capture::unique_sql::collides_with_terms;
 use crate::change::literal::{sql_literal, sql_literals};
@@ -15,7 +15,7 @@ use crate::sqlite::introspect::read_schema;
 use crate::sqlite::row_sql;
 use crate::sqlite::value::from_sql;
 
-/// The table of a conflict, which must be captured: what is written to it would stay on this node otherwise.
+/// The table of this name, which must be captured: what is written to it would stay on this node otherwise.
 pub(super) fn captured_table(conn: &Connection, name: &str) -> Result<Table, RestoreError> {
     let schema = read_schema(conn).map_err(JournalError::from)?;
     let table = schema

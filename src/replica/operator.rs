@@ -1,0 +1,225 @@
+//! What an operator asks of a node by hand: messages to be skipped, messages to be folded again, journals of another size.
+//!
+//! Invariants: each is one transaction; the position never moves here; what is pending stays on top, as in every fold.
+
+use std::time::Duration;
+
+use super::{Replica, ReplicaError};
+use crate::apply::fold::{FoldContext, FoldStats, FoldStop, Together, fold};
+use crate::apply::incoming::{Body, Incoming};
+use crate::apply::plan::open_gates;
+use crate::change::position::{Sequence, ShardId};
+use crate::config::JournalsConfig;
+use crate::sqlite::connection;
+use crate::sqlite::error::{Doing, SqliteError};
+use crate::state::journal;
+use crate::state::skips::Skips;
+
+/// Why a message is in the dead-letter journal that an operator has skipped.
+pub const SKIPPED: &str = "skipped by the operator";
+
+/// Why an operator's wish was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The range begins behind the position.
+    #[error(
+        "message {first} is not ahead of this node's position {position}: its turn has passed, and replay folds it again"
+    )]
+    Behind {
+        /// Where the range begins.
+        first: Sequence,
+        /// How far this node is.
+        position: Sequence,
+    },
+    /// A message cannot be folded here.
+    #[error("message {at} cannot be folded again: {reason}; nothing was changed")]
+    Unfoldable {
+        /// The message.
+        at: Sequence,
+        /// Why.
+        reason: String,
+    },
+    /// The database.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+}
+
+impl From<SqliteError> for OperatorError {
+    fn from(error: SqliteError) -> Self {
+        Self::Replica(error.into())
+    }
+}
+
+/// What folding again came to.
+#[derive(Debug, Clone, Default)]
+pub struct Replayed {
+    /// Batches folded.
+    pub batches: u64,
+    /// Batches that cannot be read on any node, and were left out as they were the first time.
+    pub damaged: u64,
+    /// Rows and conflicts.
+    pub stats: FoldStats,
+}
+
+impl Replica {
+    /// How much the journals keep from now on.
+    pub fn keep_journals(&mut self, limits: JournalsConfig) {
+        self.journals = limits;
+    }
+
+    /// Entries of the dead-letter journal.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn dead_letters(&self) -> Result<u64, SqliteError> {
+        journal::dead_letters(&self.conn)
+    }
+
+    /// Whether an operator has told this node to skip a message.
+    #[must_use]
+    pub fn skips(&self, message: Sequence) -> bool {
+        self.skips.contains(message)
+    }
+
+    /// Notes a range of the order stream that is not to be folded here, and journals its messages: `letters` are those that are more than a piece of
+    /// payload.
+    ///
+    /// # Errors
+    /// [`OperatorError::Behind`]; nothing is changed then.
+    pub fn skip(
+        &mut self,
+        first: Sequence,
+        last: Sequence,
+        letters: &[(Sequence, bytes::Bytes)],
+        patience: Duration,
+    ) -> Result<(), OperatorError> {
+        if first <= self.position.sequence {
+            return Err(OperatorError::Behind {
+                first,
+                position: self.position.sequence,
+            });
+        }
+        self.in_write_transaction(patience, |replica| {
+            Skips::add(&replica.conn, first, last)?;
+            for (at, bytes) in letters {
+                journal::record_dead_letter(&replica.conn, ShardId::ORDER, *at, SKIPPED, bytes)?;
+            }
+            journal::bound_dead_letters(&replica.conn, &replica.journals)?;
+            Ok(())
+        })?;
+        self.skips = Skips::read(&self.conn, self.position.sequence)?;
+        Ok(())
+    }
+
+    /// Folds batches once more, in the order in which they come, all in one transaction: no reader sees anything in between. `next` gives one message after
+    /// the other, each with its payload; `progress` is called after each.
+    ///
+    /// # Errors
+    /// [`OperatorError::Unfoldable`] for the first that does not fit the schema here; nothing is changed then.
+    pub fn replay(
+        &mut self,
+        patience: Duration,
+        mut next: impl FnMut() -> std::io::Result<Option<Incoming>>,
+        mut progress: impl FnMut(Sequence),
+    ) -> Result<Replayed, OperatorError> {
+        let done = self.in_write_transaction(patience, |replica| {
+            if connection::schema_version(&replica.conn)? != replica.captured.schema_version {
+                replica.refresh_capture_here()?;
+            }
+            let mut done = Replayed::default();
+            // One transaction: what goes with one batch and comes back with a later one is never seen gone, and what is in flight comes back with its echo.
+            let mut together = Together {
+                given_up: true,
+                ..Together::default()
+            };
+            while let Some(message) = next().map_err(ReplicaError::from)? {
+                replica.fold_again(&message, &mut together, &mut done)?;
+                progress(message.sequence);
+            }
+            if !done.stats.conflicts.is_empty() {
+                journal::bound_conflicts(&replica.conn, &replica.journals)?;
+            }
+            Ok(done)
+        })?;
+        self.committed = std::sync::Arc::clone(&self.captured);
+        // What is in flight was scanned of the state before: its echo is to be folded, not taken as settled.
+        self.foreign = self.position.sequence.next();
+        Ok(done)
+    }
+
+    fn fold_again(
+        &mut self,
+        message: &Incoming,
+        together: &mut Together,
+        done: &mut Replayed,
+    ) -> Result<(), OperatorError> {
+        let unfoldable = |reason: String| OperatorError::Unfoldable {
+            at: message.sequence,
+            reason,
+        };
+        let batch = match &message.body {
+            Body::Batch(batch) => batch,
+            Body::Newer(version) => {
+                return Err(unfoldable(format!(
+                    "it has format version {version}, which this program does not know"
+                )));
+            }
+            Body::Payload | Body::Unreadable { .. } => return Ok(()),
+        };
+        if batch.damage.is_some() {
+            done.damaged += 1;
+            return Ok(());
+        }
+        let plans = {
+            let (filter, conn) = (&self.filter, &self.conn);
+            let wanted = |t: &str| filter.wants(conn, t);
+            open_gates(&self.captured, &wanted, &mut self.plans, &batch.record)
+                .map_err(unfoldable)?
+        };
+        let mut ctx = FoldContext {
+            conn: &self.conn,
+            in_flight: &self.in_flight,
+            pending: &mut self.pending,
+            me: self.me,
+            at: message.sequence,
+            together,
+            stats: &mut done.stats,
+        };
+        match fold(&mut ctx, batch, &plans) {
+            Ok(_) => {
+                done.batches += 1;
+                Ok(())
+            }
+            Err(FoldStop::Hold(_)) => {
+                Err(unfoldable("it waits for this node's own batch".to_owned()))
+            }
+            Err(FoldStop::Closed(reason)) => Err(unfoldable(reason)),
+            Err(FoldStop::Sqlite(e)) => Err(e.into()),
+            Err(FoldStop::Spool(e)) => Err(ReplicaError::from(e).into()),
+        }
+    }
+
+    fn in_write_transaction<T>(
+        &mut self,
+        patience: Duration,
+        body: impl FnOnce(&mut Self) -> Result<T, OperatorError>,
+    ) -> Result<T, OperatorError> {
+        if !connection::begin_immediate(&self.conn, patience, &|| false)? {
+            return Err(ReplicaError::Locked {
+                path: self.path.clone(),
+            }
+            .into());
+        }
+        let done = body(self).and_then(|value| {
+            self.conn
+                .execute_batch("COMMIT")
+                .doing("commit what the operator asked for")?;
+            Ok(value)
+        });
+        if done.is_err() {
+            connection::rollback(&self.conn);
+            self.reload()?;
+        }
+        done
+    }
+}
