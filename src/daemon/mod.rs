@@ -9,8 +9,8 @@
 //! ever; a clean stop publishes what is pending, within a deadline.
 
 mod ending;
-mod orphans;
 mod operator;
+mod orphans;
 mod session;
 mod start;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::apply::incoming::{self, Body, IncomingBatch};
 use crate::apply::order::{Verdict, judge};
-use crate::change::position::{BatchNumber, Sequence, ShardId};
+use crate::change::position::{BatchNumber, NodeId, Sequence, ShardId};
 use crate::cli::exit::ExitCode;
 use crate::codec::commit::SectionKind;
 use crate::codec::spool::{Blob, Spool};
@@ -24,8 +24,8 @@ use crate::stream::{Broker, StreamError, StreamState};
 
 /// Messages that one `skip` names at most: each is fetched and journaled, and a person knows of few.
 const SKIPPED_AT_ONCE: u64 = 1000;
-/// Messages that one `replay` folds at most: what one transaction should hold.
-const REPLAYED_AT_ONCE: u64 = 1_000_000;
+/// Messages that one `replay` folds at most: what one transaction should hold, and some 20 MB of places to remember.
+const REPLAYED_AT_ONCE: u64 = 100_000;
 /// Messages before a replayed range that are read for the order per publisher: resends stand at most a window of batches (256) apart, and a few nodes write.
 const BEFORE: u64 = 4096;
 /// How long one message may take to come.
@@ -37,7 +37,10 @@ const TELL: Duration = Duration::from_secs(2);
 
 /// Does `skip`.
 pub async fn skip(engine: Arc<Engine>, span: Span, reply: Reply) {
-    let done = try_skip(&engine, span).await;
+    let done = tokio::select! {
+        done = try_skip(&engine, span) => done,
+        () = engine.shutdown.requested() => Err(stopping()),
+    };
     match &done {
         Ok(text) => tracing::warn!("{text}"),
         Err(refusal) => tracing::info!("skip was refused: {refusal}"),
@@ -47,12 +50,22 @@ pub async fn skip(engine: Arc<Engine>, span: Span, reply: Reply) {
 
 /// Does `replay`.
 pub async fn replay(engine: Arc<Engine>, span: Span, reply: Reply) {
-    let done = try_replay(&engine, span, &reply).await;
+    let done = tokio::select! {
+        done = try_replay(&engine, span, &reply) => done,
+        () = engine.shutdown.requested() => Err(stopping()),
+    };
     match &done {
         Ok(text) => tracing::warn!("{text}"),
         Err(refusal) => tracing::info!("replay was refused: {refusal}"),
     }
     reply.done(done.map(Outcome::from));
+}
+
+fn stopping() -> Refusal {
+    refuse(
+        ExitCode::TempFail,
+        "the daemon is stopping: try again when it runs",
+    )
 }
 
 fn refuse(code: ExitCode, text: impl Into<String>) -> Refusal {
@@ -238,6 +251,9 @@ async fn try_replay(engine: &Arc<Engine>, span: Span, reply: &Reply) -> Result<S
     let (done, last): (Replayed, Sequence) = folding
         .await
         .map_err(|e| refuse(ExitCode::Software, e.to_string()))??;
+    for (reason, n) in &done.stats.conflicts {
+        engine.metrics.conflicts.inc_by(reason, *n);
+    }
     let warning = if open_end {
         ""
     } else {
@@ -266,7 +282,7 @@ struct Reading {
     next: Sequence,
     kept: VecDeque<Kept>,
     /// Every commit record read: whose, and where.
-    records: Vec<(Sequence, LastTaken, crate::change::position::NodeId)>,
+    records: Vec<(Sequence, LastTaken, NodeId)>,
     told: Instant,
 }
 
@@ -279,15 +295,20 @@ impl Reading {
         let unavailable = |e: StreamError| refuse(ExitCode::Unavailable, e.to_string());
         let mut reader = self.broker.reader(ShardId::ORDER, self.next);
         while self.next <= last {
-            let message = tokio::time::timeout(FETCH, reader.next())
-                .await
-                .map_err(|_| {
-                    refuse(
+            let Ok(next) = tokio::time::timeout(FETCH, reader.next()).await else {
+                // Removed from the very end of the stream, where no later message tells the reader of it?
+                let fetched = self.broker.fetch(ShardId::ORDER, self.next, FETCH).await;
+                if fetched.map_err(unavailable)?.is_some() {
+                    return Err(refuse(
                         ExitCode::Unavailable,
                         format!("message {} does not come: nothing was changed", self.next),
-                    )
-                })?
-                .map_err(unavailable)?;
+                    ));
+                }
+                self.next = self.next.next();
+                reader = self.broker.reader(ShardId::ORDER, self.next);
+                continue;
+            };
+            let message = next.map_err(unavailable)?;
             let at = message.sequence;
             if at > last {
                 break;
@@ -389,7 +410,7 @@ impl Reading {
 
 /// Which of these records counted: the same verdict as at the first time, from what stands before them. The first batch seen of a publisher is taken to
 /// follow the one before it, and a lower one that comes later (a resend after a gap) to come first.
-fn taken(records: &[(Sequence, LastTaken, crate::change::position::NodeId)]) -> Vec<Sequence> {
+fn taken(records: &[(Sequence, LastTaken, NodeId)]) -> Vec<Sequence> {
     let mut publishers = Publishers::new();
     for (_, record, node) in records {
         let least = publishers.entry(*node).or_insert(*record);
@@ -409,4 +430,44 @@ fn taken(records: &[(Sequence, LastTaken, crate::change::position::NodeId)]) -> 
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::position::Incarnation;
+
+    /// Which of these (node, incarnation, batch) counted, as places from 1.
+    fn places(records: &[(u64, u64, u64)]) -> Vec<u64> {
+        let records: Vec<_> = records
+            .iter()
+            .zip(1..)
+            .map(|(&(node, counter, batch), at)| {
+                let last = LastTaken {
+                    incarnation: Incarnation { counter, nonce: 1 },
+                    batch: BatchNumber(batch),
+                    sequence: Sequence(at),
+                };
+                (Sequence(at), last, NodeId(node))
+            })
+            .collect();
+        taken(&records).into_iter().map(|s| s.0).collect()
+    }
+
+    #[test]
+    fn what_counted_the_first_time_counts_again() {
+        // Two publishers, one of which begins anew.
+        assert_eq!(
+            places(&[(1, 1, 7), (2, 5, 1), (1, 1, 8), (1, 2, 1), (2, 5, 2)]),
+            [1, 2, 3, 4, 5]
+        );
+        // A resend is a duplicate; what came before a lost one counts only after it.
+        assert_eq!(places(&[(1, 1, 7), (1, 1, 7), (1, 1, 8)]), [1, 3]);
+        assert_eq!(
+            places(&[(1, 1, 8), (1, 1, 9), (1, 1, 7), (1, 1, 8), (1, 1, 9)]),
+            [3, 4, 5]
+        );
+        // A former life is over.
+        assert_eq!(places(&[(1, 2, 1), (1, 1, 9), (1, 2, 2)]), [1, 3]);
+    }
 }

@@ -44,6 +44,11 @@ pub enum JournalError {
         /// How the ids are found.
         remedy: &'static str,
     },
+    /// The key in the journal is not one that was written there by us.
+    #[error(
+        "the key of this conflict cannot be read: somebody has changed the journal; conflicts show has the values"
+    )]
+    NoKey,
     /// State that this program cannot use.
     #[error(transparent)]
     State(#[from] StateError),

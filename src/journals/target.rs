@@ -40,9 +40,12 @@ pub(super) fn captured_table(conn: &Connection, name: &str) -> Result<Table, Res
 
 /// The values of a key that the journal holds as SQL literals.
 ///
-/// They are evaluated by a database of their own, in memory, where there is nothing that any SQL could read or change.
+/// SQLite reads them, in a database of its own in memory; nothing but literals gets there, whoever wrote to the journal.
 pub(super) fn key_values(literals: &str) -> Result<Vec<OwnedValue>, JournalError> {
     const DOING: &str = "read the key of a conflict";
+    if !are_literals(literals) {
+        return Err(JournalError::NoKey);
+    }
     let alone = Connection::open_in_memory().doing(DOING)?;
     let mut stmt = alone.prepare(&format!("SELECT {literals}")).doing(DOING)?;
     let count = stmt.column_count();
@@ -53,6 +56,23 @@ pub(super) fn key_values(literals: &str) -> Result<Vec<OwnedValue>, JournalError
                 .collect()
         })
         .doing(DOING)?)
+}
+
+/// Whether a text is made of what `change::literal` writes: numbers, quoted text and bytes, NULL, a cast of bytes to text.
+fn are_literals(text: &str) -> bool {
+    const WORDS: [&str; 6] = ["x", "e", "NULL", "CAST", "AS", "TEXT"];
+    // Of quotes that stand doubled inside of text, every other piece is inside.
+    text.split('\'').step_by(2).all(|outside| {
+        let plain = outside
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || " ,.-()".contains(c));
+        plain
+            && !outside.contains("--")
+            && outside
+                .split(|c: char| !c.is_ascii_alphabetic())
+                .filter(|word| !word.is_empty())
+                .all(|word| WORDS.contains(&word))
+    }) && text.matches('\'').count().is_multiple_of(2)
 }
 
 /// The row with this key, in the order of [`row_sql::whole_names`].
@@ -158,4 +178,44 @@ fn holders(
 pub(super) fn shown(key: &[OwnedValue]) -> String {
     let parts: Vec<String> = key.iter().map(|v| sql_literal(&v.as_value())).collect();
     parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::value::Value;
+
+    #[test]
+    fn keys_are_read_back_and_nothing_else_is_run() {
+        for key in [
+            vec![OwnedValue::Null],
+            vec![OwnedValue::Integer(i64::MIN), OwnedValue::Integer(-3)],
+            vec![
+                OwnedValue::Real(1e300),
+                OwnedValue::Real(-0.5),
+                OwnedValue::Real(f64::INFINITY),
+                OwnedValue::Real(f64::NEG_INFINITY),
+            ],
+            vec![
+                OwnedValue::Text(b"it's 'a', (SELECT 1)".to_vec().into()),
+                OwnedValue::Text(b"\xff\0'".to_vec().into()),
+                OwnedValue::Text(Box::default()),
+                OwnedValue::Blob(b"\0\x01".to_vec().into()),
+            ],
+        ] {
+            let values: Vec<Value<'_>> = key.iter().map(OwnedValue::as_value).collect();
+            assert_eq!(key_values(&sql_literals(&values)).unwrap(), key);
+        }
+        for other in [
+            "",
+            "1; DROP TABLE t",
+            "(SELECT 1)",
+            "randomblob(9)",
+            "'a",
+            "a.b",
+            "1 --",
+        ] {
+            assert!(key_values(other).is_err(), "{other}");
+        }
+    }
 }

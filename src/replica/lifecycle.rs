@@ -110,6 +110,7 @@ impl Replica {
                 );
                 node::rename(&self.conn, self.me, &fresh)?;
                 node::set_incarnation(&self.conn, Incarnation::default())?;
+                Skips::forget(&self.conn)?;
             }
             Some(_) => {}
         }

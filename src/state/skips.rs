@@ -58,6 +58,16 @@ impl Skips {
         Ok(())
     }
 
+    /// Removes all: the database has become another node's.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn forget(conn: &Connection) -> Result<(), SqliteError> {
+        conn.execute("DELETE FROM __harmonylite__skips", [])
+            .doing("forget what another node was told to skip")?;
+        Ok(())
+    }
+
     /// Removes what lies behind the position: it has served its turn.
     ///
     /// # Errors

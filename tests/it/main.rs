@@ -17,6 +17,7 @@ mod conflicts;
 mod counter;
 mod fights;
 mod files;
+mod journals;
 mod large;
 mod life;
 mod limits;

@@ -10,7 +10,7 @@ use crate::harness::{Cluster, Node, eventually, nats, node};
 
 const SCHEMA: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, v)";
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -19,7 +19,7 @@ fn free_port() -> u16 {
 }
 
 /// Status and body of a GET.
-fn get(port: u16, path: &str) -> Option<(u16, String)> {
+pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
@@ -36,7 +36,7 @@ fn get(port: u16, path: &str) -> Option<(u16, String)> {
 }
 
 /// The value of a metric with these labels among others.
-fn metric(port: u16, name: &str) -> Option<f64> {
+pub fn metric(port: u16, name: &str) -> Option<f64> {
     let (_, text) = get(port, "/metrics")?;
     let line = text.lines().find(|line| {
         line.strip_prefix(name)
