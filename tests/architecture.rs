@@ -129,6 +129,7 @@ fn the_engine_is_synchronous_and_knows_no_broker() {
         "apply",
         "state",
         "replica",
+        "journals",
     ] {
         forbid(
             room,

@@ -728,3 +728,33 @@ fn choices_that_cost_something_are_warned_of() {
     config.snapshot.s3.endpoint = "minio:9000".into();
     assert!(config.warnings()[0].contains("unencrypted"));
 }
+
+#[test]
+fn the_bounds_of_the_journals_are_read_and_checked() {
+    let site = Site::new(
+        "db_path = 'DIR/data.db'\nnode_id = 1\n[journals]\nmax_conflicts = 7\nmax_conflict_age = 60000\nmax_dead_letter_bytes = 8388608\n",
+    );
+    let journals = site.load().unwrap().config.journals;
+    assert_eq!(
+        (
+            journals.max_conflicts,
+            journals.max_conflict_age.as_secs(),
+            journals.max_dead_letter_bytes
+        ),
+        (7, 60, 8 << 20)
+    );
+    assert_eq!(journals.max_dead_letters, 1000);
+    for (key, value) in [
+        ("max_conflicts", "0"),
+        ("max_conflict_age", "59999"),
+        ("max_dead_letters", "100001"),
+        ("max_dead_letter_age", "-1"),
+        ("max_dead_letter_bytes", "8388607"),
+    ] {
+        let site = Site::new(&format!(
+            "db_path = 'DIR/data.db'\nnode_id = 1\n[journals]\n{key} = {value}\n"
+        ));
+        let fault = site.load().unwrap_err().to_string();
+        assert!(fault.contains(&format!("journals.{key}")), "{fault}");
+    }
+}

@@ -23,6 +23,20 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
+/// A time of the journals, to the second.
+pub(super) fn moment(rfc3339: &str) -> String {
+    rfc3339
+        .chars()
+        .take(19)
+        .map(|c| if c == 'T' { ' ' } else { c })
+        .collect()
+}
+
+/// A number of things.
+pub(super) fn count(n: usize, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
 /// Text of at most so many characters.
 pub(super) fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {

@@ -110,6 +110,15 @@ fn frame(kind: Kind, flags: u8, raw: usize, stored: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The version of a frame that a newer program wrote: reason to wait for an upgrade, never to call the bytes damaged.
+#[must_use]
+pub fn newer(bytes: &[u8]) -> Option<u8> {
+    match bytes {
+        [m0, m1, version, ..] if [*m0, *m1] == MAGIC && *version > VERSION => Some(*version),
+        _ => None,
+    }
+}
+
 /// Opens a frame.
 ///
 /// # Errors
@@ -188,6 +197,8 @@ mod tests {
         let mut newer = good.clone();
         newer[2] = 2;
         assert_eq!(open(&newer), Err(FrameError::Newer(2)));
+        assert_eq!((super::newer(&newer), super::newer(&good)), (Some(2), None));
+        assert_eq!(super::newer(b"HL"), None);
         let mut bent = good.clone();
         *bent.last_mut().unwrap() ^= 1;
         assert!(matches!(open(&bent), Err(FrameError::Damaged(_))));

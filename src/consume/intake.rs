@@ -94,6 +94,7 @@ pub async fn run(
             let Ok(permit) = Arc::clone(&bytes).acquire_many_owned(weight).await else {
                 return;
             };
+            let mut newer = None;
             match &mut opened.body {
                 Body::Payload => cache.keep(message.sequence, message.payload.clone()),
                 Body::Batch(batch) => {
@@ -112,6 +113,10 @@ pub async fn run(
                         let mut missing = false;
                         while let Err(e) = payload::gather(&broker, &mut cache, batch, &spool).await
                         {
+                            if let PayloadError::Newer(version) = e {
+                                newer = Some(version);
+                                break;
+                            }
                             if matches!(e, PayloadError::Missing { .. }) {
                                 missing = true;
                                 engine.halt(Some(e.to_string()));
@@ -133,6 +138,9 @@ pub async fn run(
                     }
                 }
                 Body::Unreadable { .. } | Body::Newer(_) => {}
+            }
+            if let Some(version) = newer {
+                opened.body = Body::Newer(version);
             }
             position = Position {
                 sequence: opened.sequence,

@@ -42,6 +42,11 @@ pub enum PayloadError {
         /// The message.
         sequence: Sequence,
     },
+    /// Its payload was written by a newer program: not damage, but a reason to wait for an upgrade.
+    #[error(
+        "the payload has format version {0}, which this program does not know: upgrade harmonylite on this node"
+    )]
+    Newer(u8),
     /// The spool failed.
     #[error("could not put a large batch aside: {0}")]
     Spool(#[from] std::io::Error),
@@ -88,6 +93,9 @@ pub async fn gather(
     for section in sections.iter().skip(batch.rows.len() + batch.covers.len()) {
         let framed = gather_section(broker, cache, section).await?;
         let whole = framed.len() as u64 == section.length && message_hash(&framed) == section.hash;
+        if let Some(version) = frame::newer(&framed).filter(|_| whole) {
+            return Err(PayloadError::Newer(version));
+        }
         // A section that is not what its record says is damage that every node sees alike; what is added then does not open.
         let framed = if whole { framed } else { b"damaged".to_vec() };
         let blob = spool.put(framed.clone())?;
@@ -130,6 +138,9 @@ async fn gather_section(
             found.insert(i, message.payload);
         }
         for message in found.into_values() {
+            if let Some(version) = frame::newer(&message) {
+                return Err(PayloadError::Newer(version));
+            }
             // A piece that does not open adds nothing, and the section's hash does not fit then.
             if let Ok((Kind::Payload, body)) = frame::open(&message)
                 && let Ok(piece) = payload::decode(&body)

@@ -152,16 +152,16 @@ async fn try_skip(engine: &Arc<Engine>, span: Span) -> Result<String, Refusal> {
         .map_err(|e| refusal_of(&e))?;
     engine.prompt();
     Ok(format!(
-        "{} skipped on this node; {journaled} in the dead-letter journal. This node may now differ from the others: run harmonylite verify when it has caught up",
-        messages(first, last)
+        "{} skipped on this node, with {journaled} entries in the dead-letter journal. This node may now differ from the others: run harmonylite verify when it has caught up",
+        messages(first, last, "is", "are")
     ))
 }
 
-fn messages(first: Sequence, last: Sequence) -> String {
+fn messages(first: Sequence, last: Sequence, one: &str, more: &str) -> String {
     if first == last {
-        format!("message {first} of shard 1 is")
+        format!("message {first} of shard 1 {one}")
     } else {
-        format!("messages {first} to {last} of shard 1 are")
+        format!("messages {first} to {last} of shard 1 {more}")
     }
 }
 
@@ -260,9 +260,13 @@ async fn try_replay(engine: &Arc<Engine>, span: Span, reply: &Reply) -> Result<S
         "; what was written to the same rows after them may be overwritten on this node: fold up to the present with the range N-, and run harmonylite verify"
     };
     Ok(format!(
-        "messages {first} to {last} of shard 1 were folded again: {} batches with {} rows{}{warning}",
-        done.batches,
+        "{} folded again, {} row operations in {} that counted{}{warning}",
+        messages(first, last, "was", "were"),
         done.stats.rows,
+        match done.batches {
+            1 => "1 batch".to_owned(),
+            n => format!("{n} batches"),
+        },
         if done.damaged > 0 {
             format!(", {} left out that no node can read", done.damaged)
         } else {

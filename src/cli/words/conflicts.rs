@@ -195,7 +195,10 @@ fn restore(config: &Config, id: i64, how: &How) -> Result<Done, Fatal> {
 fn clear(config: &Config, which: &Which) -> Result<Done, JournalError> {
     let conn = open_as_app(&config.db_path)?;
     let gone = in_transaction(&conn, || conflicts::purge(&conn, which))?;
-    Ok(Done::ok(format!("purged {gone} values that had lost")))
+    Ok(Done::ok(format!(
+        "purged {} from the conflict journal",
+        table::count(gone, "value")
+    )))
 }
 
 fn list(config: &Config, filter: &Filter, json: bool) -> Result<Done, JournalError> {
@@ -213,20 +216,28 @@ fn list(config: &Config, filter: &Filter, json: bool) -> Result<Done, JournalErr
         .map(|c| {
             vec![
                 c.id.to_string(),
-                c.time.chars().take(19).collect(),
+                table::moment(&c.time),
                 c.table.clone(),
                 c.key.clone(),
                 c.columns().join(", "),
-                if c.is_restored() {
-                    format!("{} (restored)", c.reason)
-                } else {
-                    c.reason.clone()
+                c.reason.clone(),
+                match c
+                    .cells
+                    .iter()
+                    .filter(|cell| cell.restored.is_some())
+                    .count()
+                {
+                    0 => String::new(),
+                    n if n == c.cells.len() => "yes".to_owned(),
+                    _ => "in part".to_owned(),
                 },
             ]
         })
         .collect();
     Ok(Done::ok(table::render(
-        &["ID", "TIME", "TABLE", "KEY", "COLUMNS", "REASON"],
+        &[
+            "ID", "TIME", "TABLE", "KEY", "COLUMNS", "REASON", "RESTORED",
+        ],
         &rows,
     )))
 }

@@ -130,7 +130,7 @@ fn list(config: &Config, limit: usize, json: bool) -> Result<Done, JournalError>
         .map(|l| {
             vec![
                 l.id.to_string(),
-                l.time.chars().take(19).collect(),
+                table::moment(&l.time),
                 l.shard.to_string(),
                 l.sequence.to_string(),
                 l.length.to_string(),
@@ -208,8 +208,9 @@ fn retry(config: &Config, id: i64) -> Result<Done, Fatal> {
             _ => Fatal::new(ExitCode::Failed, e),
         })?;
     Ok(Done::ok(format!(
-        "wrote {} rows as a change of this node; {} were of rows that are not here; dead letter {id} is done with",
-        done.rows, done.absent
+        "wrote {} as a change of this node; {} of rows that are not here came to nothing; dead letter {id} is done with",
+        table::count(done.rows, "row"),
+        table::count(done.absent, "change")
     )))
 }
 
@@ -217,7 +218,10 @@ fn clear(config: &Config, purge: Purge) -> Result<Done, JournalError> {
     let conn = open_as_app(&config.db_path)?;
     let which = purge.which();
     let gone = in_transaction(&conn, || dead_letters::purge(&conn, &which))?;
-    Ok(Done::ok(format!("purged {gone} dead letters")))
+    Ok(Done::ok(format!(
+        "purged {}",
+        table::count(gone, "dead letter")
+    )))
 }
 
 fn head(l: &DeadLetter) -> Json {

@@ -284,6 +284,68 @@ mod tests {
         }
     }
 
+    fn word(line: &str) -> Word {
+        match parse(line).unwrap().command {
+            Command::Word(word) => word,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn arguments_are_typed() {
+        let span = |first, last| Span {
+            shard: 1,
+            first,
+            last,
+        };
+        assert_eq!(word("skip 1 7"), Word::Skip(span(7, Some(7))));
+        assert_eq!(word("replay 1 7-9"), Word::Replay(span(7, Some(9))));
+        assert_eq!(word("replay 1 7-"), Word::Replay(span(7, None)));
+        let purge = |line: &str| match word(line) {
+            Word::Conflicts(Conflicts::Purge(purge)) => purge,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(purge("conflicts purge 3 4"), Purge::These(vec![3, 4]));
+        assert_eq!(purge("conflicts purge --all"), Purge::All);
+        assert_eq!(
+            purge("conflicts purge -before=2h"),
+            Purge::Before(std::time::Duration::from_secs(7200))
+        );
+        match word("conflicts restore 5 -as-new-row --column a,b --key -1,x") {
+            Word::Conflicts(Conflicts::Restore { id: 5, how }) => {
+                assert!(how.as_new_row);
+                assert_eq!(
+                    (how.columns.join("|"), how.key.join("|")),
+                    ("a|b".into(), "-1|x".into())
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        for (line, text) in [
+            ("conflicts purge", "purge: give one or more IDs"),
+            ("conflicts purge 3 --all", "purge: give one or more IDs"),
+            ("dead-letters purge x", "an ID cannot be read"),
+            (
+                "conflicts purge --before 30",
+                "-before has an unusable value",
+            ),
+            ("conflicts restore", "conflicts restore needs an ID"),
+            ("conflicts restore 1 2", "\"2\" is not expected here"),
+            (
+                "conflicts restore 1 --key 4",
+                "conflicts restore: --key goes with --as-new-row",
+            ),
+            ("replay 1 9-7", "the RANGE cannot be read"),
+            ("replay 1 +7", "the RANGE cannot be read"),
+            ("replay 1 -7", "-7 is not a known flag"),
+            ("replay 1 0-", "the RANGE cannot be read"),
+            ("replay 1 99999999999999999999", "the RANGE cannot be read"),
+        ] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.starts_with(text), "{line}: {error}");
+        }
+    }
+
     #[test]
     fn help_is_there_for_all_and_for_each() {
         let help = |line: &str| match parse(line).unwrap().command {

@@ -30,15 +30,19 @@ pub fn list(conn: &Connection, filter: &Filter) -> Result<Vec<Conflict>, SqliteE
     let mut stmt = conn.prepare(&sql).doing(READING)?;
     let mut rows = stmt.query((&filter.table, &filter.since)).doing(READING)?;
     let mut out: Vec<Conflict> = Vec::new();
+    let mut run: Vec<Conflict> = Vec::new();
     while let Some(row) = rows.next().doing(READING)? {
         let cell = of_row(row).doing(READING)?;
-        let full = out.len() >= filter.limit;
-        match out.last_mut() {
-            Some(newest) if belongs(newest, &cell) => prepend(newest, cell),
-            _ if full => break,
-            _ => out.push(cell),
+        if run.last().is_some_and(|last| !same_place(last, &cell)) {
+            out.extend(split(run.drain(..).rev()).into_iter().rev());
+            if out.len() >= filter.limit {
+                break;
+            }
         }
+        run.push(cell);
     }
+    out.extend(split(run.into_iter().rev()).into_iter().rev());
+    out.truncate(filter.limit);
     Ok(out)
 }
 
@@ -47,8 +51,8 @@ pub fn list(conn: &Connection, filter: &Filter) -> Result<Vec<Conflict>, SqliteE
 /// # Errors
 /// SQLite's.
 pub fn find(conn: &Connection, id: i64) -> Result<Option<Conflict>, SqliteError> {
-    let mut found: Option<Conflict> = None;
-    // Back to its first value, then on from there to its last.
+    let mut run: Vec<Conflict> = Vec::new();
+    // Back to where the place begins, then on from there to where it ends.
     for (sql, forward) in [
         ("id <= ?1 ORDER BY id DESC", false),
         ("id > ?1 ORDER BY id", true),
@@ -61,22 +65,21 @@ pub fn find(conn: &Connection, id: i64) -> Result<Option<Conflict>, SqliteError>
         let mut rows = stmt.query([id]).doing(READING)?;
         while let Some(row) = rows.next().doing(READING)? {
             let cell = of_row(row).doing(READING)?;
-            match &mut found {
-                None if !forward && cell.id == id => found = Some(cell),
-                None => return Ok(None),
-                Some(conflict) if !belongs(conflict, &cell) => break,
-                Some(conflict) if forward => {
-                    conflict.last = cell.last;
-                    conflict.cells.extend(cell.cells);
-                }
-                Some(conflict) => prepend(conflict, cell),
+            let fits = match run.last() {
+                Some(last) => same_place(last, &cell),
+                None => cell.id == id,
+            };
+            if !fits {
+                break;
             }
+            run.push(cell);
         }
-        if found.is_none() {
-            return Ok(None);
+        if !forward {
+            run.reverse();
         }
     }
-    Ok(found)
+    let all = split(run.into_iter());
+    Ok(all.into_iter().find(|c| (c.id..=c.last).contains(&id)))
 }
 
 const HEAD: &str =
@@ -114,23 +117,107 @@ fn of_row(row: &Row<'_>) -> rusqlite::Result<Conflict> {
     })
 }
 
-/// Whether a value that stands beside a conflict in the journal is part of it. No column loses twice in one.
-fn belongs(conflict: &Conflict, cell: &Conflict) -> bool {
-    conflict.position == cell.position
-        && conflict.table == cell.table
-        && conflict.key == cell.key
-        && conflict.reason == cell.reason
-        && conflict.losing_node == cell.losing_node
-        && conflict.winning_node == cell.winning_node
-        && cell
-            .cells
-            .iter()
-            .all(|new| conflict.cells.iter().all(|has| has.column != new.column))
+/// Whether two values lost at the same place, for the same reason.
+fn same_place(a: &Conflict, b: &Conflict) -> bool {
+    a.position == b.position
+        && a.table == b.table
+        && a.key == b.key
+        && a.reason == b.reason
+        && a.losing_node == b.losing_node
+        && a.winning_node == b.winning_node
 }
 
-/// Adds what stands before it in the journal.
-fn prepend(conflict: &mut Conflict, earlier: Conflict) {
-    conflict.id = earlier.id;
-    conflict.time = earlier.time;
-    conflict.cells.splice(0..0, earlier.cells);
+/// Puts the values of one place together, in the order of the journal: a conflict ends where a column would lose twice in it.
+fn split(run: impl Iterator<Item = Conflict>) -> Vec<Conflict> {
+    let mut out: Vec<Conflict> = Vec::new();
+    for cell in run {
+        let name = cell.cells.first().map(|c| c.column.as_str());
+        match out.last_mut() {
+            Some(last) if last.cells.iter().all(|c| Some(c.column.as_str()) != name) => {
+                last.last = cell.last;
+                last.cells.extend(cell.cells);
+            }
+            _ => out.push(cell),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::ddl;
+
+    fn database(rows: &[(&str, &str, &str, &str, i64)]) -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        ddl::migrate(&conn).unwrap();
+        for (time, table, key, column, position) in rows {
+            conn.execute(
+                "INSERT INTO __harmonylite__conflicts(time, table_name, key, column_name, losing_value, losing_node, winning_node, position, reason)
+                 VALUES(?1, ?2, ?3, ?4, ?5, '2', '1', ?6, 'updated-here')",
+                (time, table, key, column, column.to_uppercase(), position),
+            )
+            .unwrap();
+        }
+        conn
+    }
+
+    #[test]
+    fn values_that_belong_together_are_one_conflict() {
+        let conn = database(&[
+            ("2026-01-01T00:00:00Z", "t", "1", "a", 5),
+            ("2026-01-01T00:00:00Z", "t", "1", "b", 5),
+            // The same row at the same place once more: no column loses twice in one conflict.
+            ("2026-01-02T00:00:00Z", "t", "1", "a", 5),
+            ("2026-01-03T00:00:00Z", "T", "1", "a", 6),
+            ("2026-01-04T00:00:00Z", "u", "1", "a", 6),
+        ]);
+        let ids = |filter: Filter| -> Vec<i64> {
+            list(&conn, &filter).unwrap().iter().map(|c| c.id).collect()
+        };
+        let all = Filter {
+            limit: 100,
+            ..Filter::default()
+        };
+        assert_eq!(ids(all.clone()), [5, 4, 3, 1]);
+        assert_eq!(
+            ids(Filter {
+                limit: 2,
+                ..all.clone()
+            }),
+            [5, 4]
+        );
+        assert_eq!(
+            ids(Filter {
+                limit: 0,
+                ..all.clone()
+            }),
+            [0; 0]
+        );
+        let since = Some("2026-01-02T00:00:00Z".to_owned());
+        assert_eq!(
+            ids(Filter {
+                since,
+                ..all.clone()
+            }),
+            [5, 4, 3]
+        );
+        let table = Some("t".to_owned());
+        assert_eq!(ids(Filter { table, ..all }), [4, 3, 1]);
+
+        // By the number of any of its values, with the values.
+        for id in [1, 2] {
+            let found = find(&conn, id).unwrap().unwrap();
+            assert_eq!(
+                (found.id, found.last, found.columns()),
+                (1, 2, vec!["a", "b"])
+            );
+            assert_eq!(
+                found.cells[1].value,
+                crate::change::value::OwnedValue::Text(b"B".to_vec().into())
+            );
+        }
+        assert_eq!(find(&conn, 3).unwrap().unwrap().last, 3);
+        assert!(find(&conn, 0).unwrap().is_none() && find(&conn, 6).unwrap().is_none());
+    }
 }
