@@ -5,12 +5,14 @@
 
 mod purge;
 mod read;
+mod refusal;
 mod restore;
 
 pub use purge::purge;
 pub use read::{Filter, find, list};
+pub use refusal::RestoreError;
 pub(in crate::journals) use restore::write;
-pub use restore::{How, RestoreError, Restored, restore};
+pub use restore::{How, Restored, restore};
 
 use crate::change::value::OwnedValue;
 

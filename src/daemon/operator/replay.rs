@@ -1,0 +1,125 @@
+//! `replay`: what was folded is read from the stream once more and folded on top of what is there.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::reading::Reading;
+use super::{PATIENCE, messages, ready, refusal_of, refuse, stopping};
+use crate::change::position::Sequence;
+use crate::cli::exit::ExitCode;
+use crate::codec::spool::Spool;
+use crate::consume::payload::PieceCache;
+use crate::control::{Outcome, Refusal, Reply, Span};
+use crate::engine::Engine;
+use crate::http::status::Loop;
+use crate::replica::operator::Replayed;
+
+/// Messages that one `replay` folds at most: what one transaction should hold, and some 20 MB of places to remember.
+const REPLAYED_AT_ONCE: u64 = 100_000;
+/// Messages before a replayed range that are read for the order per publisher: resends stand at most a window of batches (256) apart, and a few nodes write.
+const BEFORE: u64 = 4096;
+
+/// Does `replay`.
+pub async fn replay(engine: Arc<Engine>, span: Span, reply: Reply) {
+    let done = tokio::select! {
+        done = try_replay(&engine, span, &reply) => done,
+        () = engine.shutdown.requested() => Err(stopping()),
+    };
+    match &done {
+        Ok(text) => tracing::warn!("{text}"),
+        Err(refusal) => tracing::info!("replay was refused: {refusal}"),
+    }
+    reply.done(done.map(Outcome::from));
+}
+
+async fn try_replay(engine: &Arc<Engine>, span: Span, reply: &Reply) -> Result<String, Refusal> {
+    let (broker, state, position) = ready(engine, &span).await?;
+    let first = Sequence(span.first);
+    let open_end = span.last.is_none();
+    let last = span.last.map_or(position, Sequence);
+    if first.0 == 0 || last > position {
+        return Err(refuse(
+            ExitCode::Usage,
+            format!("only what this node has folded can be folded again: messages 1 to {position}"),
+        ));
+    }
+    if first > position {
+        return Err(refuse(
+            ExitCode::Usage,
+            format!(
+                "message {first} is ahead of this node's position {position}: it is folded in its turn"
+            ),
+        ));
+    }
+    if first < state.first {
+        return Err(refuse(
+            ExitCode::Failed,
+            format!(
+                "message {first} is not in the stream any more, which begins at {}: only a snapshot has what it wrote",
+                state.first
+            ),
+        ));
+    }
+    if last.0 - first.0 >= REPLAYED_AT_ONCE {
+        return Err(refuse(
+            ExitCode::Usage,
+            format!("at most {REPLAYED_AT_ONCE} messages can be folded again at once"),
+        ));
+    }
+    let begin = Sequence(first.0.saturating_sub(BEFORE).max(state.first.0).max(1));
+    let mut reading = Reading {
+        broker,
+        spool: Arc::new(Spool::new(engine.config.folder().to_owned())),
+        cache: PieceCache::default(),
+        first,
+        next: begin,
+        kept: VecDeque::new(),
+        records: Vec::new(),
+        told: Instant::now(),
+    };
+    reading.up_to(last, Some(reply)).await?;
+    let (engine_there, handle) = (Arc::clone(engine), tokio::runtime::Handle::current());
+    let folding = tokio::task::spawn_blocking(move || {
+        let mut replica = engine_there.replica();
+        let now = replica.position().sequence;
+        let last = if open_end { now } else { last };
+        // What came meanwhile is read under the lock, so that the range really ends at the position.
+        handle.block_on(reading.up_to(last, None))?;
+        let done = replica.replay(
+            PATIENCE,
+            || reading.give(),
+            |_| {
+                engine_there.status.progress(Loop::Consume);
+                engine_there.status.progress(Loop::Publish);
+            },
+        );
+        drop(replica);
+        done.map(|d| (d, last)).map_err(|e| refusal_of(&e))
+    });
+    let (done, last): (Replayed, Sequence) = folding
+        .await
+        .map_err(|e| refuse(ExitCode::Software, e.to_string()))??;
+    for (reason, n) in &done.stats.conflicts {
+        engine.metrics.conflicts.inc_by(reason, *n);
+    }
+    let warning = if open_end {
+        ""
+    } else {
+        "; what was written to the same rows after them may be overwritten on this node: fold up to the present with the range N-, and run harmonylite verify"
+    };
+    Ok(format!(
+        "{} folded again, {} row operations in {} that counted{}{warning}",
+        messages(first, last, "was", "were"),
+        done.stats.rows,
+        match done.batches {
+            1 => "1 batch".to_owned(),
+            n => format!("{n} batches"),
+        },
+        if done.damaged > 0 {
+            format!(", {} left out that no node can read", done.damaged)
+        } else {
+            String::new()
+        }
+    ))
+}
