@@ -46,8 +46,8 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     format!("{kept}\u{2026}")
 }
 
-/// Lines with a head; the last column takes the cut first, then the widest.
-pub(super) fn render(head: &[&str], rows: &[Vec<String>]) -> String {
+/// Lines with a head. Where they are too long, the widest columns are cut, but for the first `whole` ones: numbers and times are of no use in part.
+pub(super) fn render(head: &[&str], rows: &[Vec<String>], whole: usize) -> String {
     let rows: Vec<Vec<String>> = rows
         .iter()
         .map(|row| row.iter().map(|cell| escaped(cell)).collect())
@@ -60,7 +60,7 @@ pub(super) fn render(head: &[&str], rows: &[Vec<String>]) -> String {
     }
     let gaps = GAP * widths.len().saturating_sub(1);
     while widths.iter().sum::<usize>() + gaps > WIDTH {
-        let Some(widest) = widths.iter_mut().filter(|w| **w > LEAST).max() else {
+        let Some(widest) = widths.iter_mut().skip(whole).filter(|w| **w > LEAST).max() else {
             break;
         };
         *widest -= 1;
@@ -90,14 +90,16 @@ mod tests {
             vec!["1".into(), "a\u{1b}[2Jb".into(), "x".repeat(200)],
             vec!["23".into(), "gr\u{fc}n".into(), "short".into()],
         ];
-        let text = render(&["ID", "NAME", "VALUE"], &rows);
+        let text = render(&["ID", "NAME", "VALUE"], &rows, 1);
         assert!(text.lines().all(|l| l.chars().count() <= WIDTH), "{text}");
         assert!(
             text.contains("a\\u{1b}[2Jb") && text.contains("x\u{2026}"),
             "{text}"
         );
         assert!(text.contains("23  gr\u{fc}n"), "{text}");
-        assert_eq!(render(&["A"], &[]), "A\n");
+        assert_eq!(render(&["A"], &[], 0), "A\n");
+        let wide = vec![vec!["1".repeat(30), "x".repeat(70)]];
+        assert!(render(&["N", "V"], &wide, 1).contains(&format!("{}  x", "1".repeat(30))));
         assert_eq!(escaped("a\nb\u{202e}c"), "a\\nb\\u{202e}c");
     }
 }

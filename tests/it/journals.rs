@@ -308,7 +308,7 @@ fn what_was_skipped_can_be_folded_again_or_retried() {
 
     cluster[1].sql("CREATE TABLE late(id TEXT PRIMARY KEY, v)");
     let done = said(&cluster[1], &["replay", "1", &range]);
-    assert!(done.contains("folded again, "), "{done}");
+    assert!(done.contains("folded again: 1 row in 1 batch"), "{done}");
     assert!(!done.contains("may be overwritten"), "{done}");
     cluster.converge();
     assert_eq!(cluster[1].integer("SELECT v FROM late"), 1);

@@ -229,16 +229,15 @@ fn list(config: &Config, filter: &Filter, json: bool) -> Result<Done, JournalErr
                 {
                     0 => String::new(),
                     n if n == c.cells.len() => "yes".to_owned(),
-                    _ => "in part".to_owned(),
+                    _ => "part".to_owned(),
                 },
             ]
         })
         .collect();
     Ok(Done::ok(table::render(
-        &[
-            "ID", "TIME", "TABLE", "KEY", "COLUMNS", "REASON", "RESTORED",
-        ],
+        &["ID", "TIME", "TABLE", "KEY", "COLUMNS", "REASON", "BACK"],
         &rows,
+        2,
     )))
 }
 

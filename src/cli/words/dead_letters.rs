@@ -141,6 +141,7 @@ fn list(config: &Config, limit: usize, json: bool) -> Result<Done, JournalError>
     Ok(Done::ok(table::render(
         &["ID", "TIME", "SHARD", "MESSAGE", "BYTES", "REASON"],
         &rows,
+        5,
     )))
 }
 

@@ -1,8 +1,8 @@
 //! Commands that are words: `harmonylite conflicts list --json`. Flags that hold for every command may stand before and after the words; a
 //! word's own options follow it.
 //!
-//! Invariant: [`VERBS`] is the one list of words: parsing, the help and the nearest name all come from it. To add a word: a file here with its
-//! arguments, how they are parsed and run; a line in [`VERBS`]; a variant of [`Word`].
+//! Invariant: `VERBS` is the one list of words: parsing, the help and the nearest name all come from it. To add a word: a file here with its
+//! arguments, how they are parsed and run; a line in `VERBS`; a variant of [`Word`].
 
 mod age;
 mod conflicts;

@@ -109,17 +109,18 @@ async fn try_replay(engine: &Arc<Engine>, span: Span, reply: &Reply) -> Result<S
         "; what was written to the same rows after them may be overwritten on this node: fold up to the present with the range N-, and run harmonylite verify"
     };
     Ok(format!(
-        "{} folded again, {} row operations in {} that counted{}{warning}",
+        "{} folded again: {} in {}{}{warning}",
         messages(first, last, "was", "were"),
-        done.stats.rows,
-        match done.batches {
-            1 => "1 batch".to_owned(),
-            n => format!("{n} batches"),
-        },
+        count(done.stats.rows, "row", "rows"),
+        count(done.batches, "batch", "batches"),
         if done.damaged > 0 {
             format!(", {} left out that no node can read", done.damaged)
         } else {
             String::new()
         }
     ))
+}
+
+fn count(n: u64, one: &str, more: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { more })
 }

@@ -69,7 +69,7 @@ async fn try_skip(engine: &Arc<Engine>, span: Span) -> Result<String, Refusal> {
         .map_err(|e| refusal_of(&e))?;
     engine.prompt();
     Ok(format!(
-        "{} skipped on this node, with {journaled} entries in the dead-letter journal. This node may now differ from the others: run harmonylite verify when it has caught up",
+        "{} skipped on this node ({journaled} in the dead-letter journal). This node may now differ from the others: run harmonylite verify when it has caught up",
         messages(first, last, "is", "are")
     ))
 }
