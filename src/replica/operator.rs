@@ -39,6 +39,14 @@ pub enum OperatorError {
         /// Why.
         reason: String,
     },
+    /// Changes of this node are on their way that a row which comes and goes meanwhile could displace for good.
+    #[error(
+        "changes of table \"{table}\", which has UNIQUE indexes, are not published yet: wait until harmonylite_pending_publish is 0, or pause the app, and try again; nothing was changed"
+    )]
+    Pending {
+        /// A table that has such changes.
+        table: String,
+    },
     /// The database.
     #[error(transparent)]
     Replica(#[from] ReplicaError),
@@ -112,13 +120,17 @@ impl Replica {
     }
 
     /// Folds batches once more, in the order in which they come, all in one transaction: no reader sees anything in between. `next` gives one message after
-    /// the other, each with its payload; `progress` is called after each.
+    /// the other, each with its payload; `progress` is called after each. `to_the_end`: they reach up to the position, so what they wrote is what is there.
+    ///
+    /// On the way rows stand that were removed or changed later, and displace what holds their UNIQUE values now. What has been folded comes back with its
+    /// own batch, since it got the value after they had lost it. What is not in the stream yet would not, so there must be nothing of the kind.
     ///
     /// # Errors
-    /// [`OperatorError::Unfoldable`] for the first that does not fit the schema here; nothing is changed then.
+    /// [`OperatorError::Unfoldable`] for the first that does not fit the schema here, [`OperatorError::Pending`]; nothing is changed then.
     pub fn replay(
         &mut self,
         patience: Duration,
+        to_the_end: bool,
         mut next: impl FnMut() -> std::io::Result<Option<Incoming>>,
         mut progress: impl FnMut(Sequence),
     ) -> Result<Replayed, OperatorError> {
@@ -126,6 +138,8 @@ impl Replica {
             if connection::schema_version(&replica.conn)? != replica.captured.schema_version {
                 replica.refresh_capture_here()?;
             }
+            replica.nothing_to_displace()?;
+            let journaled = journal::last_conflict(&replica.conn)?;
             let mut done = Replayed::default();
             // One transaction: what goes with one batch and comes back with a later one is never seen gone, and what is in flight comes back with its echo.
             let mut together = Together {
@@ -137,6 +151,9 @@ impl Replica {
                 progress(message.sequence);
             }
             if !done.stats.conflicts.is_empty() {
+                if to_the_end {
+                    journal::forget_folded_since(&replica.conn, journaled)?;
+                }
                 journal::bound_conflicts(&replica.conn, &replica.journals)?;
             }
             Ok(done)
@@ -145,6 +162,16 @@ impl Replica {
         // What is in flight was scanned of the state before: its echo is to be folded, not taken as settled.
         self.foreign = self.position.sequence.next();
         Ok(done)
+    }
+
+    /// That no row that is pending here stands under a UNIQUE index.
+    fn nothing_to_displace(&self) -> Result<(), OperatorError> {
+        let pending = self.pending_by_table()?;
+        let table = pending.into_iter().map(|(name, _)| name).find(|name| {
+            let table = self.captured.table(name);
+            table.is_some_and(|t| !t.table.uniques.is_empty())
+        });
+        table.map_or(Ok(()), |table| Err(OperatorError::Pending { table }))
     }
 
     fn fold_again(

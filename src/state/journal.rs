@@ -119,6 +119,32 @@ pub fn dead_letters(conn: &Connection) -> Result<u64, SqliteError> {
     Ok(n.cast_unsigned())
 }
 
+/// The number of the newest lost value; 0 where there is none.
+///
+/// # Errors
+/// SQLite's.
+pub fn last_conflict(conn: &Connection) -> Result<i64, SqliteError> {
+    conn.query_row(
+        "SELECT coalesce(max(id), 0) FROM __harmonylite__conflicts",
+        [],
+        |r| r.get(0),
+    )
+    .doing("read the conflict journal")
+}
+
+/// Forgets what was journaled after this number of rows that nobody's pending write had: they came back in the same transaction.
+///
+/// # Errors
+/// SQLite's.
+pub fn forget_folded_since(conn: &Connection, last: i64) -> Result<(), SqliteError> {
+    conn.execute(
+        "DELETE FROM __harmonylite__conflicts WHERE id > ?1 AND losing_node = ''",
+        [last],
+    )
+    .doing(TIDYING)?;
+    Ok(())
+}
+
 /// Holds the bound on the number of lost values. A look-up where nothing is over, so that it can run in every transaction that adds any.
 ///
 /// # Errors

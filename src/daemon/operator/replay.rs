@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::reading::Reading;
 use super::{PATIENCE, messages, ready, refusal_of, refuse, stopping};
@@ -13,12 +13,17 @@ use crate::consume::payload::PieceCache;
 use crate::control::{Outcome, Refusal, Reply, Span};
 use crate::engine::Engine;
 use crate::http::status::Loop;
-use crate::replica::operator::Replayed;
+use crate::replica::operator::{OperatorError, Replayed};
 
 /// Messages that one `replay` folds at most: what one transaction should hold, and some 20 MB of places to remember.
 const REPLAYED_AT_ONCE: u64 = 100_000;
 /// Messages before a replayed range that are read for the order per publisher: resends stand at most a window of batches (256) apart, and a few nodes write.
 const BEFORE: u64 = 4096;
+
+/// How long this node's own changes may take to come back from the stream, where they must: they are milliseconds on their way.
+const PENDING: Duration = Duration::from_secs(10);
+/// How often that is looked at. Not in step with the 20 ms in which echoes are gathered.
+const LOOK_AGAIN: Duration = Duration::from_millis(7);
 
 /// Does `replay`.
 pub async fn replay(engine: Arc<Engine>, span: Span, reply: Reply) {
@@ -81,28 +86,36 @@ async fn try_replay(engine: &Arc<Engine>, span: Span, reply: &Reply) -> Result<S
     reading.up_to(last, Some(reply)).await?;
     let (engine_there, handle) = (Arc::clone(engine), tokio::runtime::Handle::current());
     let folding = tokio::task::spawn_blocking(move || {
-        let mut replica = engine_there.replica();
-        let now = replica.position().sequence;
-        let last = if open_end { now } else { last };
-        // What came meanwhile is read under the lock, so that the range really ends at the position.
-        handle.block_on(reading.up_to(last, None))?;
-        let done = replica.replay(
-            PATIENCE,
-            || reading.give(),
-            |_| {
-                engine_there.status.progress(Loop::Consume);
-                engine_there.status.progress(Loop::Publish);
-            },
-        );
-        drop(replica);
-        done.map(|d| (d, last)).map_err(|e| refusal_of(&e))
+        let until = Instant::now() + PENDING;
+        loop {
+            let mut replica = engine_there.replica();
+            let now = replica.position().sequence;
+            let last = if open_end { now } else { last };
+            // What came meanwhile is read under the lock, so that the range really ends at the position.
+            handle.block_on(reading.up_to(last, None))?;
+            let done = replica.replay(
+                PATIENCE,
+                open_end,
+                || reading.give(),
+                |_| {
+                    engine_there.status.progress(Loop::Consume);
+                    engine_there.status.progress(Loop::Publish);
+                },
+            );
+            drop(replica);
+            match done {
+                Err(OperatorError::Pending { .. })
+                    if Instant::now() < until && !engine_there.shutdown.is_requested() =>
+                {
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                done => return done.map(|d| (d, last)).map_err(|e| refusal_of(&e)),
+            }
+        }
     });
     let (done, last): (Replayed, Sequence) = folding
         .await
         .map_err(|e| refuse(ExitCode::Software, e.to_string()))??;
-    for (reason, n) in &done.stats.conflicts {
-        engine.metrics.conflicts.inc_by(reason, *n);
-    }
     let warning = if open_end {
         ""
     } else {
