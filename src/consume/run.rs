@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::intake::{QUEUE, Waiting};
+use super::markers;
 use crate::apply::incoming::{Body, Incoming};
 use crate::change::position::{Sequence, ShardId};
 use crate::changelog::in_flight::Carrier;
@@ -166,7 +167,7 @@ impl ConsumeLoop {
         let others = self.messages.iter().any(|m| match &m.body {
             Body::Batch(b) => b.record.node.0 != me,
             Body::Payload => false,
-            Body::Unreadable { .. } | Body::Newer(_) => true,
+            Body::Marker(_) | Body::Unreadable { .. } | Body::Newer(_) => true,
         });
         let own = self
             .messages
@@ -220,7 +221,8 @@ impl ConsumeLoop {
             stop: &stop,
         };
         let result = if engine.config.replicate {
-            engine.replica().apply(&self.messages, &options)
+            let group = markers::up_to_marker(&engine, &self.messages, through);
+            engine.replica().apply(group, &options)
         } else {
             engine
                 .replica()
@@ -282,8 +284,9 @@ impl ConsumeLoop {
             .checked_sub(1)
             .and_then(|i| self.messages.get(i))
             .map(|m| m.sequence);
-        self.messages
-            .drain(..applied.consumed.min(self.messages.len()));
+        let done = applied.consumed.min(self.messages.len());
+        markers::folded(&engine, self.messages.get(..done).unwrap_or_default());
+        self.messages.drain(..done);
         self.permits
             .drain(..applied.consumed.min(self.permits.len()));
         self.since = (!self.messages.is_empty()).then(Instant::now);

@@ -8,6 +8,7 @@
 //! Invariants: changes are captured before anything needs the network; a broker that is not there and a database that is locked are waited for, for
 //! ever; a clean stop publishes what is pending, within a deadline.
 
+mod answers;
 mod ending;
 mod operator;
 mod orphans;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::change::position::NodeId;
 use crate::cli::exit::ExitCode;
 use crate::config::Config;
 use crate::consume::intake::{self, QUEUE};
@@ -27,6 +29,7 @@ use crate::control::InstanceLock;
 use crate::engine::Engine;
 use crate::http::HttpServers;
 use crate::http::status::Status;
+use crate::peers::serve;
 use crate::publish::run::PublishLoop;
 use crate::runtime::{Shutdown, notify, signals};
 use crate::telemetry::metrics::Metrics;
@@ -61,7 +64,7 @@ pub async fn run(config: Config, purpose: Purpose) -> Result<(), Fatal> {
         )
     })?;
     let lock = InstanceLock::acquire(&config.db_path).map_err(|e| start::lock_fault(&e))?;
-    let node = crate::change::position::NodeId(config.node_id);
+    let node = NodeId(config.node_id);
     let status = Status::new(node, config.publish, config.replicate);
     let metrics =
         Metrics::new(&config.prometheus, node).map_err(|e| Fatal::new(ExitCode::Config, e))?;
@@ -206,6 +209,11 @@ async fn run_session(
         move || orphans::run(&engine)
     })?;
     engine.set_broker(session.broker.clone());
+    let answering = tokio::spawn(serve::serve(
+        session.broker.clone(),
+        NodeId(engine.config.node_id),
+        answers::answers(engine),
+    ));
     engine.status.set_nats_connected(true);
     notify::status("replicating");
     tracing::info!(position = %session.from.sequence, "replicating");
@@ -237,6 +245,7 @@ async fn run_session(
         )
         .await;
     }
+    answering.abort();
     finished.request("end");
     ending::join(consuming).await;
     ending::join(counting).await;
