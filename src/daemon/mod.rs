@@ -12,6 +12,7 @@ mod answers;
 mod ending;
 mod operator;
 mod orphans;
+mod positions;
 mod session;
 mod start;
 
@@ -27,8 +28,8 @@ use crate::consume::intake::{self, QUEUE};
 use crate::consume::run::ConsumeLoop;
 use crate::control::InstanceLock;
 use crate::engine::Engine;
-use crate::http::HttpServers;
 use crate::http::status::Status;
+use crate::http::{HttpServers, PositionDesk};
 use crate::peers::serve;
 use crate::publish::run::PublishLoop;
 use crate::runtime::{Shutdown, notify, signals};
@@ -42,6 +43,8 @@ pub enum Purpose {
     /// Publish what is pending, remove everything of ours, and end.
     Cleanup,
 }
+
+use positions::EnginePositions;
 
 pub use crate::engine::Fatal;
 
@@ -70,16 +73,21 @@ pub async fn run(config: Config, purpose: Purpose) -> Result<(), Fatal> {
         Metrics::new(&config.prometheus, node).map_err(|e| Fatal::new(ExitCode::Config, e))?;
     // Endpoints answer while the rest waits and while it drains.
     let http_end = Shutdown::new();
+    let positions = PositionDesk::default();
     let http = HttpServers::start(
         &config.prometheus,
         &config.health_check,
         &metrics,
         &status,
+        &positions,
         &http_end,
     )
     .await
     .map_err(|e| Fatal::new(ExitCode::CannotCreate, e))?;
-    let ended = serve(config, purpose, &lock, &shutdown, &status, &metrics).await;
+    let ended = serve(
+        config, purpose, &lock, &shutdown, &status, &metrics, &positions,
+    )
+    .await;
     http_end.request("stopped");
     http.finished().await;
     drop(lock);
@@ -93,6 +101,7 @@ async fn serve(
     shutdown: &Shutdown,
     status: &Status,
     metrics: &Metrics,
+    positions: &PositionDesk,
 ) -> Result<(), Fatal> {
     let Some(replica) = start::open_database(&config, shutdown, status).await? else {
         return Ok(());
@@ -112,6 +121,7 @@ async fn serve(
         replica,
     );
     start::look_at_journals(&engine);
+    positions.open(Box::new(EnginePositions::of(&engine)));
     let cleanup = ending::CleanupRequest::default();
     let control = start::control(&engine, lock, &cleanup).await?;
     let publishing = start::thread("publish", {

@@ -26,6 +26,18 @@ impl AskError {
     pub const fn nobody_hears(&self) -> bool {
         matches!(self, Self::Stream(StreamError::NobodyHears { .. }))
     }
+
+    /// What it means, in words that follow "node 3".
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Stream(StreamError::NobodyHears { .. }) => {
+                "is not connected to NATS, or is starting".to_owned()
+            }
+            Self::Stream(StreamError::Timeout { .. }) => "does not answer".to_owned(),
+            error => format!("does not answer: {error}"),
+        }
+    }
 }
 
 /// Asks a node, which may take `patience` by the question itself.

@@ -13,10 +13,22 @@
 //! tables; nothing is written unless a repair is asked for, and then only rows that differ, as changes of the node that was named.
 
 mod comparison;
-pub mod digest;
+mod coordinator;
+mod digest;
+mod error;
 mod examiner;
+mod members;
+mod report;
+mod rows;
+mod run;
+mod schema;
 mod snapshot;
 mod values;
 
 pub use comparison::{Comparison, Comparisons};
+pub use coordinator::Options;
+pub use error::VerifyError;
 pub use examiner::Resender;
+pub use members::Say;
+pub use report::{KeyReport, NotCompared, Report, Resent, TableReport};
+pub use run::verify;

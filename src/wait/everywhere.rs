@@ -107,7 +107,7 @@ pub async fn everywhere(
                 }
                 Ok(_) => state.where_it_is = "gave another answer".to_owned(),
                 Err(error) => {
-                    state.where_it_is = silence(&error);
+                    state.where_it_is = error.in_words();
                     if error.nobody_hears() {
                         silent.push(node);
                     }
@@ -166,15 +166,4 @@ async fn round(
         });
     }
     asking.join_all().await
-}
-
-/// What it means that a node did not answer, in words that follow "node 3".
-pub(crate) fn silence(error: &AskError) -> String {
-    match error {
-        error if error.nobody_hears() => "is not connected to NATS".to_owned(),
-        AskError::Stream(crate::stream::StreamError::Timeout { .. }) => {
-            "does not answer".to_owned()
-        }
-        error => format!("does not answer: {error}"),
-    }
 }

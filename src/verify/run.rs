@@ -1,0 +1,128 @@
+//! The whole command: compare, and with a repair send what differs again and compare anew.
+//!
+//! Invariant: a repair ends: each round sends again what the round before found, and a round that finds no fewer rows is the last.
+
+use std::sync::Arc;
+
+use super::coordinator::{Compared, Coordinator, Options};
+use super::error::VerifyError;
+use super::examiner::{MOST_RESENT, push_key};
+use super::members::Say;
+use super::report::{Report, Resent};
+use super::rows::DifferingRow;
+use crate::change::position::NodeId;
+use crate::engine::Engine;
+use crate::peers::protocol::{Command, Outcome};
+
+/// Compares all living nodes.
+///
+/// # Errors
+/// See [`VerifyError`]; what differs, and which node could not be compared, is no error but stands in the report.
+pub async fn verify(
+    engine: &Arc<Engine>,
+    options: &Options,
+    say: &Say,
+) -> Result<Report, VerifyError> {
+    let coordinator = Coordinator::new(engine, options, say)?;
+    tokio::select! {
+        report = coordinator.run() => report,
+        () = engine.shutdown.requested() => Err(VerifyError::Stopping),
+    }
+}
+
+impl Coordinator<'_> {
+    async fn run(&self) -> Result<Report, VerifyError> {
+        let mut resent: Vec<Resent> = Vec::new();
+        let mut before = u64::MAX;
+        loop {
+            let mut compared = self.compare().await?;
+            compared.report.resent.clone_from(&resent);
+            let found: u64 = compared.differing.iter().map(|(_, r)| r.len() as u64).sum();
+            let more = compared.report.different.iter().any(|t| t.at_least);
+            // A table with more rows than can be listed may show as many again.
+            let goes_on = found < before || (more && found == before);
+            let from = self.options.repair_from.filter(|_| found > 0 && goes_on);
+            let Some(from) = from else {
+                compared.members.release().await;
+                return Ok(compared.report);
+            };
+            before = found;
+            let sent = self.resend(&mut compared, from).await;
+            compared.members.release().await;
+            for one in sent? {
+                (self.say)(format!(
+                    "table {}: {} rows were sent again from node {from}; comparing again",
+                    one.table, one.rows
+                ));
+                match resent.iter_mut().find(|r| r.table == one.table) {
+                    Some(known) => known.rows += one.rows,
+                    None => resent.push(one),
+                }
+            }
+        }
+    }
+
+    /// Has a node send the rows that differ again, and waits until they have come back there.
+    async fn resend(
+        &self,
+        compared: &mut Compared,
+        from: NodeId,
+    ) -> Result<Vec<Resent>, VerifyError> {
+        let telling = self.telling(format!("node {from} sends rows again"));
+        let mut left = MOST_RESENT;
+        let mut sent = Vec::new();
+        let mut commands = Vec::new();
+        for (table, rows) in &compared.differing {
+            let rows: Vec<&DifferingRow> = rows
+                .iter()
+                // What the node itself was not compared in is not sent from it.
+                .filter(|row| row.on.contains_key(&from))
+                .take(left)
+                .collect();
+            left -= rows.len();
+            if rows.is_empty() {
+                continue;
+            }
+            for keys in pages(&rows, self.page()) {
+                let table = table.clone();
+                commands.push(Command::Gather { table, keys });
+            }
+            sent.push(Resent {
+                table: table.clone(),
+                rows: rows.len() as u64,
+                from: from.0,
+            });
+        }
+        commands.push(Command::Resend);
+        for command in commands {
+            let step = vec![(from, command)];
+            let outcomes = compared.members.steps(step, None, &telling).await;
+            match outcomes.get(&from) {
+                Some(Outcome::Gathered | Outcome::Resent { .. }) => {}
+                _ => {
+                    let lost = compared.members.lost.get(&from);
+                    return Err(VerifyError::NotResent {
+                        from,
+                        reason: lost
+                            .map_or_else(|| "gave another answer".to_owned(), String::clone),
+                    });
+                }
+            }
+        }
+        Ok(sent)
+    }
+}
+
+/// Keys in pages that fit a message; a key that does not stands alone.
+fn pages(rows: &[&DifferingRow], page: usize) -> Vec<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut now = Vec::new();
+    for row in rows {
+        if !now.is_empty() && now.len() + row.key_bytes.len() + 4 > page {
+            out.push(std::mem::take(&mut now));
+        }
+        push_key(&mut now, &row.key_bytes);
+    }
+    out.push(now);
+    out
+}
