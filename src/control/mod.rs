@@ -20,4 +20,5 @@ mod socket;
 
 pub use lock::{InstanceLock, LockError};
 pub use protocol::{Outcome, Refusal, Request, Span};
+pub use protocol::{Outcome, PositionArguments, Refusal, Request, VerifyArguments, WaitArguments};
 pub use server::{ControlError, ControlServer, Reply};

@@ -9,6 +9,7 @@
 //! ever; a clean stop publishes what is pending, within a deadline.
 
 mod answers;
+mod asked;
 mod ending;
 mod operator;
 mod orphans;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Fatal;
+use super::asked;
 use super::ending::CleanupRequest;
 use super::operator;
 use crate::change::position::NodeId;
@@ -180,6 +181,8 @@ pub async fn control(
     let node = engine.config.node_id;
     // Weak: the removal at the end needs the engine for itself.
     let held = Arc::downgrade(engine);
+    // Not the engine: the removal at the end of a cleanup needs it for itself.
+    let weak = Arc::downgrade(engine);
     ControlServer::start(lock, move |request, reply| match request {
         Request::Skip(span) => {
             if let Some(engine) = held.upgrade() {
@@ -206,6 +209,12 @@ pub async fn control(
             cleanup.note(Some(reply));
             shutdown.request("-cleanup");
         }
+        Request::Position(arguments) => {
+            let timeout = Duration::from_millis(arguments.timeout_ms);
+            asked::position(weak.clone(), timeout, reply);
+        }
+        Request::Wait(arguments) => asked::wait(weak.clone(), arguments, reply),
+        Request::Verify(arguments) => asked::verify(weak.clone(), arguments, reply),
     })
     .await
     .map_err(|e| Fatal::new(ExitCode::CannotCreate, e))

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::list;
 use crate::change::position::NodeId;
@@ -11,7 +11,7 @@ use crate::change::position::NodeId;
 pub const KEYS_SHOWN: usize = 10;
 
 /// What a comparison came to.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Whether all that was compared is equal.
     pub equal: bool,
@@ -38,7 +38,7 @@ pub struct Report {
 }
 
 /// A node that was not compared.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NotCompared {
     /// The node.
     pub node: u64,
@@ -49,7 +49,7 @@ pub struct NotCompared {
 }
 
 /// A table whose rows differ.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TableReport {
     /// The table.
     pub table: String,
@@ -66,7 +66,7 @@ pub struct TableReport {
 }
 
 /// A row that differs.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KeyReport {
     /// Its key, as SQL literals.
     pub key: String,
@@ -77,7 +77,7 @@ pub struct KeyReport {
 }
 
 /// Rows that were sent again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resent {
     /// The table.
     pub table: String,

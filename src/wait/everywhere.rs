@@ -30,6 +30,22 @@ pub struct Everywhere {
     pub left_out: Vec<(NodeId, String)>,
 }
 
+impl std::fmt::Display for Everywhere {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let nodes: Vec<String> = self.nodes.iter().map(NodeId::to_string).collect();
+        write!(
+            f,
+            "everything up to position {} is on every living node ({})",
+            self.token,
+            nodes.join(", ")
+        )?;
+        for (node, why) in &self.left_out {
+            write!(f, "; node {node} {why}, and was not waited for")?;
+        }
+        Ok(())
+    }
+}
+
 /// A node that is not there yet.
 #[derive(Debug, Default)]
 struct Behind {
