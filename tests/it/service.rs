@@ -1,10 +1,9 @@
 //! What service managers, probes and dashboards see of a daemon.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use crate::harness::http::{free_port, get};
 use crate::harness::wait::eventually_ok;
 use crate::harness::{Cluster, Node, eventually, nats, node};
 
