@@ -67,20 +67,32 @@ async fn answer(engine: Weak<Engine>, question: Question) -> Answer {
             };
             match comparison.step(step, command, bounded(patience)).await {
                 Some(outcome) => Answer::Done(outcome),
-                None => Answer::Working {
-                    rows: comparison.rows(),
-                    position: engine
-                        .upgrade()
-                        .map(|e| *e.folded().borrow())
-                        .unwrap_or_default(),
-                },
+                None => engine.upgrade().map_or_else(stopping, |engine| {
+                    let rows = comparison.rows();
+                    match where_it_is(&engine) {
+                        Answer::At {
+                            position, paused, ..
+                        } => Answer::Working {
+                            rows,
+                            position,
+                            paused,
+                        },
+                        other => other,
+                    }
+                }),
             }
         }
         Question::Release { id } => {
             if let Some(engine) = engine.upgrade() {
                 engine.comparisons.release(id);
             }
-            Answer::Released
+            Answer::Heard
+        }
+        Question::Keep { id } => {
+            if let Some(comparison) = engine.upgrade().and_then(|e| e.comparisons.get(id)) {
+                comparison.keep();
+            }
+            Answer::Heard
         }
     }
 }

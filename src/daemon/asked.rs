@@ -1,8 +1,8 @@
 //! What the command line asks about positions and about the other nodes: each request in a task of its own, which ends when who asked has gone.
 
 use std::future::Future;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use super::Fatal;
 use crate::change::position::NodeId;
@@ -40,7 +40,7 @@ pub fn wait(engine: Weak<Engine>, arguments: WaitArguments, reply: Reply) {
                 format!("this node has folded position {token}, and is at {at}")
             }
             None => {
-                let say = Box::new(move |text| asked.progress(text));
+                let say = Box::new(telling(asked));
                 let done = wait::everywhere(&engine, timeout, &*say)
                     .await
                     .map_err(waiting)?;
@@ -60,7 +60,7 @@ pub fn verify(engine: Weak<Engine>, arguments: VerifyArguments, reply: Reply) {
             tables: arguments.tables,
             repair_from: arguments.repair_from.map(NodeId),
         };
-        let say = Box::new(move |text| asked.progress(text));
+        let say = Box::new(telling(asked));
         let report = verify::verify(&engine, &options, &*say)
             .await
             .map_err(comparing)?;
@@ -89,6 +89,22 @@ where
             reply.done(done.map_err(|f| Refusal::new(f.reason, f.code.number())));
         }
     });
+}
+
+/// Tells progress; the same again only now and then, so that who asked knows that we live.
+fn telling(asked: Asked) -> impl Fn(String) + Send + Sync {
+    const AGAIN: Duration = Duration::from_secs(10);
+    let said: Mutex<Option<(String, Instant)>> = Mutex::default();
+    move |text| {
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = said
+            .as_ref()
+            .is_some_and(|(before, at)| *before == text && at.elapsed() < AGAIN);
+        if !known {
+            asked.progress(text.clone());
+            *said = Some((text, Instant::now()));
+        }
+    }
 }
 
 fn alive(engine: &Weak<Engine>) -> Result<Arc<Engine>, Fatal> {

@@ -46,6 +46,13 @@ pub enum Question {
         #[n(3)]
         patience: u64,
     },
+    /// Others are not done yet: keep the snapshot.
+    #[n(4)]
+    Keep {
+        /// The comparison.
+        #[n(0)]
+        id: u64,
+    },
     /// The comparison is over: let go of the snapshot.
     #[n(3)]
     Release {
@@ -151,6 +158,9 @@ pub enum Answer {
         /// How far the node has folded the order stream.
         #[n(1)]
         position: Sequence,
+        /// Why it stands still, if it does.
+        #[n(2)]
+        paused: Option<String>,
     },
     /// The step is done.
     #[n(3)]
@@ -162,9 +172,9 @@ pub enum Answer {
         #[n(0)]
         reason: String,
     },
-    /// What was to be released is.
+    /// It is done: kept, or let go of.
     #[n(5)]
-    Released,
+    Heard,
 }
 
 /// What came of a step.

@@ -86,6 +86,11 @@ impl Comparison {
         tokio::time::timeout(patience, wait).await.unwrap_or(None)
     }
 
+    /// It is still wanted.
+    pub fn keep(&self) {
+        self.lock().heard = Instant::now();
+    }
+
     /// Rows that were read for the present step.
     #[must_use]
     pub fn rows(&self) -> u64 {

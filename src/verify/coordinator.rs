@@ -81,6 +81,10 @@ impl<'a> Coordinator<'a> {
                 return Err(error);
             }
         };
+        if members.nodes().is_empty() {
+            let why = members.lost.into_iter().collect();
+            return Err(VerifyError::Nobody { why });
+        }
         not_compared.extend(members.lost.iter().map(|(node, reason)| NotCompared {
             node: node.0,
             reason: reason.clone(),

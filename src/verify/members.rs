@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A node that answers nothing for this long has gone, whatever the timeout: its snapshot goes a little later.
 const SILENCE: Duration = Duration::from_secs(15);
 
+/// How often nodes that are done with a step are asked to stay while others are not.
+const KEEP: Duration = Duration::from_secs(5);
+
 /// How often progress is told.
 const TELL: Duration = Duration::from_secs(1);
 
@@ -126,6 +129,9 @@ impl Members {
         }
         let mut done = BTreeMap::new();
         let mut tell = tokio::time::interval_at(Instant::now() + TELL, TELL);
+        let mut keep = tokio::time::interval_at(Instant::now() + KEEP, KEEP);
+        // Dropped with this step: nobody waits for what they answer.
+        let mut keeping = JoinSet::new();
         loop {
             tokio::select! {
                 next = working.join_next() => match next {
@@ -137,6 +143,12 @@ impl Members {
                     Some(Err(error)) => tracing::error!(%error, "a step of a comparison ended by a fault"),
                 },
                 _ = tell.tick() => telling.tell(&progress, &done),
+                _ = keep.tick() => {
+                    keeping.abort_all();
+                    let (broker, nodes) = (self.broker.clone(), self.nodes());
+                    let question = Question::Keep { id: self.id };
+                    keeping.spawn(async move { ask_each(&broker, &nodes, &question).await });
+                }
             }
         }
     }
@@ -190,9 +202,13 @@ async fn one_step(
                 return Err(format!("says that {reason}"));
             }
             Ok(Answer::Done(outcome)) => return Ok(outcome),
-            Ok(Answer::Working { rows, position: at }) => {
+            Ok(Answer::Working {
+                rows,
+                position: at,
+                paused,
+            }) => {
                 heard = Instant::now();
-                position = Some(at);
+                position = Some((at, paused));
                 progress
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -208,7 +224,10 @@ async fn one_step(
         if until.is_some_and(|until| Instant::now() >= until) {
             return Err(position.map_or_else(
                 || "does not answer".to_owned(),
-                |at| format!("has not folded the stream up to the marker in time: it is at {at}"),
+                |(at, paused)| {
+                    let why = paused.map_or_else(String::new, |p| format!(" ({p})"));
+                    format!("was not done in time: it has folded the stream up to {at}{why}")
+                },
             ));
         }
     }

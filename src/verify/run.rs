@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::coordinator::{Compared, Coordinator, Options};
 use super::error::VerifyError;
 use super::examiner::{MOST_RESENT, push_key};
@@ -96,7 +98,8 @@ impl Coordinator<'_> {
         commands.push(Command::Resend);
         for command in commands {
             let step = vec![(from, command)];
-            let outcomes = compared.members.steps(step, None, &telling).await;
+            let until = Instant::now() + self.options.timeout;
+            let outcomes = compared.members.steps(step, Some(until), &telling).await;
             match outcomes.get(&from) {
                 Some(Outcome::Gathered | Outcome::Resent { .. }) => {}
                 _ => {
