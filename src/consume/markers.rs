@@ -6,20 +6,14 @@
 use std::sync::Arc;
 
 use crate::apply::incoming::{Body, Incoming};
-use crate::change::position::Sequence;
 use crate::engine::Engine;
 
-/// The messages that may be folded together: up to the first marker that is awaited, unless all up to `through` must be.
-pub fn up_to_marker<'a>(
-    engine: &Engine,
-    messages: &'a [Incoming],
-    through: Option<Sequence>,
-) -> &'a [Incoming] {
+/// The messages up to the first marker that is awaited; all where none is.
+pub fn up_to_marker<'a>(engine: &Engine, messages: &'a [Incoming]) -> &'a [Incoming] {
     messages
         .iter()
         .position(|m| awaited(engine, m).is_some())
         .and_then(|at| messages.get(..=at))
-        .filter(|group| through.is_none_or(|t| group.last().is_some_and(|m| m.sequence >= t)))
         .unwrap_or(messages)
 }
 

@@ -221,8 +221,7 @@ impl ConsumeLoop {
             stop: &stop,
         };
         let result = if engine.config.replicate {
-            let group = markers::up_to_marker(&engine, &self.messages, through);
-            engine.replica().apply(group, &options)
+            engine.replica().apply(self.group(given_up), &options)
         } else {
             engine
                 .replica()
@@ -234,17 +233,31 @@ impl ConsumeLoop {
         }
     }
 
-    /// Whether what is waited for is among the messages.
+    /// The messages that may be folded together: up to a marker that a comparison awaits, unless what is waited for stands behind it.
+    fn group(&self, given_up: bool) -> &[Incoming] {
+        let group = markers::up_to_marker(&self.engine, &self.messages);
+        match self.holding {
+            Some((carrier, _)) if !given_up && !self.is_in(group, carrier) => &self.messages,
+            _ => group,
+        }
+    }
+
+    /// Whether what is waited for is here.
     fn has_come(&self, carrier: Carrier) -> bool {
+        self.is_in(&self.messages, carrier)
+    }
+
+    /// Whether what is waited for is among these messages.
+    fn is_in(&self, messages: &[Incoming], carrier: Carrier) -> bool {
         match carrier {
-            Carrier::Former(at) => self.messages.last().is_some_and(|m| m.sequence >= at),
+            Carrier::Former(at) => messages.last().is_some_and(|m| m.sequence >= at),
             Carrier::Batch(batch) => {
                 let me = {
                     // One guard for both: two in one statement would wait for one another.
                     let replica = self.engine.replica();
                     (replica.node_id(), replica.incarnation())
                 };
-                self.messages.iter().any(|m| matches!(&m.body, Body::Batch(b) if (b.record.node, Some(b.record.incarnation)) == me && b.record.batch == batch))
+                messages.iter().any(|m| matches!(&m.body, Body::Batch(b) if (b.record.node, Some(b.record.incarnation)) == me && b.record.batch == batch))
             }
         }
     }

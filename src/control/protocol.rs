@@ -38,6 +38,12 @@ pub enum Request {
     Skip(Span),
     /// Fold these messages again.
     Replay(Span),
+    /// Where everything that the app has committed so far stands.
+    Position(PositionArguments),
+    /// Wait for a position here, or for what the app has committed so far on every living node.
+    Wait(WaitArguments),
+    /// Compare all living nodes.
+    Verify(VerifyArguments),
 }
 
 /// Messages of one shard's stream.
@@ -51,12 +57,6 @@ pub struct Span {
     /// The last one; none: up to the present.
     #[serde(default)]
     pub last: Option<u64>,
-    /// Where everything that the app has committed so far stands.
-    Position(PositionArguments),
-    /// Wait for a position here, or for what the app has committed so far on every living node.
-    Wait(WaitArguments),
-    /// Compare all living nodes.
-    Verify(VerifyArguments),
 }
 
 /// What [`Request::Position`] takes.
@@ -145,8 +145,9 @@ struct Nothing {}
 
 impl Request {
     /// The names of all of them.
-    pub const NAMES: [&'static str; 5] = ["stop", "cleanup", "ping", "skip", "replay"];
-    pub const NAMES: [&'static str; 6] = ["stop", "cleanup", "ping", "position", "wait", "verify"];
+    pub const NAMES: [&'static str; 8] = [
+        "stop", "cleanup", "ping", "skip", "replay", "position", "wait", "verify",
+    ];
 
     /// As it stands in a request.
     pub const fn name(&self) -> &'static str {
@@ -194,8 +195,8 @@ impl Request {
             "stop" => none().map(|_| Self::Stop),
             "cleanup" => none().map(|_| Self::Cleanup),
             "ping" => none().map(|_| Self::Ping),
-            "skip" => arguments(name, line.arguments.clone()).map(Self::Skip),
-            "replay" => arguments(name, line.arguments.clone()).map(Self::Replay),
+            "skip" => arguments(name, line.arguments).map(Self::Skip),
+            "replay" => arguments(name, line.arguments).map(Self::Replay),
             "position" => arguments(name, line.arguments).map(Self::Position),
             "wait" => arguments(name, line.arguments).map(Self::Wait),
             "verify" => arguments(name, line.arguments).map(Self::Verify),
@@ -409,8 +410,7 @@ mod tests {
         let refusal = Request::decode(b"{\"command\":\"Stop\"}").unwrap_err();
         assert_eq!(
             refusal.to_string(),
-            "\"Stop\" is not a known command; known are stop, cleanup, ping, skip, replay"
-            "\"Stop\" is not a known command; known are stop, cleanup, ping, position, wait, verify"
+            "\"Stop\" is not a known command; known are stop, cleanup, ping, skip, replay, position, wait, verify"
         );
     }
 

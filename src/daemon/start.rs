@@ -181,8 +181,6 @@ pub async fn control(
     let node = engine.config.node_id;
     // Weak: the removal at the end needs the engine for itself.
     let held = Arc::downgrade(engine);
-    // Not the engine: the removal at the end of a cleanup needs it for itself.
-    let weak = Arc::downgrade(engine);
     ControlServer::start(lock, move |request, reply| match request {
         Request::Skip(span) => {
             if let Some(engine) = held.upgrade() {
@@ -211,10 +209,10 @@ pub async fn control(
         }
         Request::Position(arguments) => {
             let timeout = Duration::from_millis(arguments.timeout_ms);
-            asked::position(weak.clone(), timeout, reply);
+            asked::position(held.clone(), timeout, reply);
         }
-        Request::Wait(arguments) => asked::wait(weak.clone(), arguments, reply),
-        Request::Verify(arguments) => asked::verify(weak.clone(), arguments, reply),
+        Request::Wait(arguments) => asked::wait(held.clone(), arguments, reply),
+        Request::Verify(arguments) => asked::verify(held.clone(), arguments, reply),
     })
     .await
     .map_err(|e| Fatal::new(ExitCode::CannotCreate, e))

@@ -66,8 +66,13 @@ pub struct Verb {
 }
 
 /// Every command of words, in the order of the help.
-const VERBS: &[&[Verb]] = &[conflicts::VERBS, dead_letters::VERBS, span::VERBS];
-const VERBS: &[&[Verb]] = &[conflicts::VERBS, wait::VERBS, verify::VERBS];
+const VERBS: &[&[Verb]] = &[
+    conflicts::VERBS,
+    dead_letters::VERBS,
+    span::VERBS,
+    wait::VERBS,
+    verify::VERBS,
+];
 
 /// What the words of a command line come to.
 pub(super) enum Found {
