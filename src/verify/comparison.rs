@@ -24,6 +24,9 @@ pub const IDLE: Duration = Duration::from_secs(20);
 /// How often a thread looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// What a thread is told and has not heard: the marker, and a step.
+const QUEUED: usize = 4;
+
 /// Comparisons that a node takes part in at a time.
 const MOST: usize = 4;
 
@@ -37,7 +40,7 @@ pub(super) enum Input {
 
 /// A node's part in one comparison.
 pub struct Comparison {
-    inbox: mpsc::Sender<Input>,
+    inbox: mpsc::SyncSender<Input>,
     state: Mutex<State>,
     changed: Notify,
     over: AtomicBool,
@@ -61,8 +64,9 @@ impl Comparison {
             if step == state.step + 1 {
                 (state.step, state.outcome) = (step, None);
                 self.rows.store(0, Ordering::Relaxed);
-                // The thread ends only when it is over.
-                let _ = self.inbox.send(Input::Step(command));
+                if self.inbox.try_send(Input::Step(command)).is_err() {
+                    return Some(failed("it was asked for the next step too early"));
+                }
             } else if step != state.step {
                 return Some(failed("the steps of this comparison came out of order"));
             }
@@ -190,7 +194,7 @@ impl Comparisons {
                 "it takes part in {MOST} comparisons already: try again when they are over"
             ));
         }
-        let (inbox, receiver) = mpsc::channel();
+        let (inbox, receiver) = mpsc::sync_channel(QUEUED);
         let comparison = Arc::new(Comparison {
             inbox,
             state: Mutex::new(State {
@@ -254,7 +258,8 @@ impl Comparisons {
                 "it had to fold what comes behind the marker in the same transaction",
             ))
         };
-        let _ = comparison.inbox.send(Input::Folded(taken));
+        // Told once, so there is room, unless the thread has ended.
+        let _ = comparison.inbox.try_send(Input::Folded(taken));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Comparison>>> {
