@@ -221,7 +221,9 @@ impl ConsumeLoop {
             stop: &stop,
         };
         let result = if engine.config.replicate {
-            engine.replica().apply(self.group(given_up), &options)
+            // Before the replica is held: choosing looks at it.
+            let group = self.group(given_up);
+            engine.replica().apply(group, &options)
         } else {
             engine
                 .replica()
