@@ -62,6 +62,14 @@ pub async fn everywhere(
     timeout: Duration,
     say: &(dyn Fn(String) + Send + Sync),
 ) -> Result<Everywhere, WaitError> {
+    here::unless_stopping(engine, wait_everywhere(engine, timeout, say)).await
+}
+
+async fn wait_everywhere(
+    engine: &Arc<Engine>,
+    timeout: Duration,
+    say: &(dyn Fn(String) + Send + Sync),
+) -> Result<Everywhere, WaitError> {
     let deadline = Instant::now() + timeout;
     let token = here::committed(engine, timeout).await?;
     let broker = engine.broker().ok_or(WaitError::NotConnected)?;
@@ -88,10 +96,7 @@ pub async fn everywhere(
             });
         }
         let patience = SLICE.min(left);
-        let heard = tokio::select! {
-            () = engine.shutdown.requested() => return Err(WaitError::Stopping),
-            heard = round(&broker, behind.keys().copied(), token.sequence, patience) => heard,
-        };
+        let heard = round(&broker, behind.keys().copied(), token.sequence, patience).await;
         let mut silent = Vec::new();
         for (node, answer) in heard {
             let Some(state) = behind.get_mut(&node) else {

@@ -1,5 +1,6 @@
 //! Waiting on this node.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,21 @@ fn of(broker: &Broker, created: u64) -> StreamIdentity {
 /// # Errors
 /// [`WaitError::NotBack`] at the deadline; see there for the others.
 pub async fn committed(engine: &Arc<Engine>, timeout: Duration) -> Result<Token, WaitError> {
+    unless_stopping(engine, wait_committed(engine, timeout)).await
+}
+
+/// What `wait` comes to, or that the daemon stops: then it is dropped wherever it is.
+pub(super) async fn unless_stopping<T>(
+    engine: &Engine,
+    wait: impl Future<Output = Result<T, WaitError>>,
+) -> Result<T, WaitError> {
+    tokio::select! {
+        done = wait => done,
+        () = engine.shutdown.requested() => Err(WaitError::Stopping),
+    }
+}
+
+async fn wait_committed(engine: &Arc<Engine>, timeout: Duration) -> Result<Token, WaitError> {
     let deadline = Instant::now() + timeout;
     let stream = identity(engine).await?;
     let mut folded = engine.folded();
@@ -61,7 +77,6 @@ pub async fn committed(engine: &Arc<Engine>, timeout: Duration) -> Result<Token,
             break;
         }
         tokio::select! {
-            () = engine.shutdown.requested() => return Err(WaitError::Stopping),
             () = tokio::time::sleep_until(deadline) => {
                 return Err(WaitError::NotBack { after: timeout, reason: why_it_stands(engine) });
             }
@@ -85,6 +100,14 @@ pub async fn committed(engine: &Arc<Engine>, timeout: Duration) -> Result<Token,
 /// [`WaitError::NotThere`] at the deadline; see there for the others.
 pub async fn reached(
     engine: &Arc<Engine>,
+    token: Token,
+    timeout: Duration,
+) -> Result<Token, WaitError> {
+    unless_stopping(engine, wait_reached(engine, token, timeout)).await
+}
+
+async fn wait_reached(
+    engine: &Engine,
     token: Token,
     timeout: Duration,
 ) -> Result<Token, WaitError> {
@@ -120,12 +143,8 @@ pub async fn reached(
             });
         }
     }
-    let there = tokio::select! {
-        () = engine.shutdown.requested() => return Err(WaitError::Stopping),
-        there = tokio::time::timeout_at(deadline, folded.wait_for(|at| *at >= token.sequence)) => {
-            matches!(there, Ok(Ok(_)))
-        }
-    };
+    let wait = folded.wait_for(|at| *at >= token.sequence);
+    let there = matches!(tokio::time::timeout_at(deadline, wait).await, Ok(Ok(_)));
     let here = position(engine);
     if there || here >= token.sequence {
         return Ok(at(here));

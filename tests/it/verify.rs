@@ -87,6 +87,8 @@ fn nodes_that_write_all_the_time_are_equal() {
                         own = 1_000_000 * node.id as i64 + n,
                     ))
                     .unwrap();
+                    // A busy app, but not one that leaves the others nothing of two processors.
+                    std::thread::sleep(std::time::Duration::from_millis(2));
                 }
             });
         }
@@ -326,6 +328,59 @@ fn nodes_that_cannot_be_compared_are_named() {
     let waited = cluster[0].run(&["wait", "--timeout", "80s"]);
     assert_eq!(waited.code, Some(0), "{}", waited.said);
     verified(&cluster[0], &[], 0);
+}
+
+#[test]
+fn a_database_in_which_a_snapshot_would_make_the_app_wait_is_left_out() {
+    let mut cluster = Cluster::prepared(2, SCHEMA);
+    cluster[1].sql("PRAGMA journal_mode = DELETE");
+    for node in &mut cluster.nodes {
+        node.start_replicating();
+    }
+    fill_first(&cluster);
+    let text = verified(&cluster[0], &[], 75).said;
+    assert!(
+        text.contains("node 2 was not compared: it says that its database is not in WAL mode")
+            && text.contains("only node 1 is there: nothing to compare"),
+        "{text}"
+    );
+    cluster.assert_running();
+}
+
+#[test]
+fn a_cleanup_is_not_held_up_by_who_waits() {
+    let mut cluster = running(2);
+    fill_first(&cluster);
+    let app = cluster[1].app();
+    app.execute_batch("BEGIN IMMEDIATE").unwrap();
+    cluster[0].sql("INSERT INTO plain VALUES(9, 9, 9)");
+    std::thread::scope(|scope| {
+        let node = &cluster[0];
+        let asking: Vec<_> = [["wait", "--timeout", "80s"], ["verify", "--timeout", "80s"]]
+            .into_iter()
+            .map(|flags| scope.spawn(move || node.run(&flags)))
+            .collect();
+        eventually_ok("both are under way", || {
+            let log = node.log();
+            let asked = ["command=\"wait\"", "command=\"verify\""];
+            if asked.iter().all(|text| log.contains(text)) {
+                Ok(())
+            } else {
+                Err(log)
+            }
+        });
+        let cleaned = node.run(&["-cleanup"]);
+        assert_eq!(cleaned.code, Some(0), "{}", cleaned.said);
+        for asked in asking {
+            let ended = asked.join().unwrap();
+            assert_eq!(ended.code, Some(75), "{}", ended.said);
+            assert!(ended.said.contains("stopping"), "{}", ended.said);
+        }
+    });
+    let left =
+        cluster[0].integer("SELECT count(*) FROM sqlite_schema WHERE name GLOB '__harmonylite__*'");
+    assert_eq!(left, 0);
+    assert_eq!(cluster[0].wait_end().code, Some(0));
 }
 
 fn fill_first(cluster: &Cluster) {
