@@ -202,7 +202,7 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 }
 
 /// `1 row`, `2 rows`; a word with more behind it has its plural in the first.
-fn count(n: u64, what: &str) -> String {
+pub(super) fn count(n: u64, what: &str) -> String {
     let plural = |what: &str| match what.split_once(' ') {
         Some((word, rest)) => format!("{word}s {rest}"),
         None => format!("{what}s"),

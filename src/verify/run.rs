@@ -10,7 +10,7 @@ use super::coordinator::{Compared, Coordinator, Options};
 use super::error::VerifyError;
 use super::examiner::{MOST_RESENT, push_key};
 use super::members::Say;
-use super::report::{Report, Resent};
+use super::report::{Report, Resent, count};
 use super::rows::DifferingRow;
 use crate::change::position::NodeId;
 use crate::engine::Engine;
@@ -53,8 +53,9 @@ impl Coordinator<'_> {
             compared.members.release().await;
             for one in sent? {
                 (self.say)(format!(
-                    "table {}: {} rows were sent again from node {from}; comparing again",
-                    one.table, one.rows
+                    "table {}: {} sent again from node {from}; comparing again",
+                    one.table,
+                    count(one.rows, "row")
                 ));
                 match resent.iter_mut().find(|r| r.table == one.table) {
                     Some(known) => known.rows += one.rows,

@@ -19,6 +19,9 @@ use crate::stream::Broker;
 /// How long a node may take for one answer before we hear what the others say, and say how far it is.
 const SLICE: Duration = Duration::from_secs(1);
 
+/// How long the answer of a node may be on its way when the time is up.
+const ON_THE_WAY: Duration = Duration::from_millis(300);
+
 /// All living nodes have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Everywhere {
@@ -96,7 +99,10 @@ async fn wait_everywhere(
             });
         }
         let patience = SLICE.min(left);
-        let heard = round(&broker, behind.keys().copied(), token.sequence, patience).await;
+        // The last round ends with the time that was given, but for the way of an answer.
+        let at_most = (patience + SLICE).min(left + ON_THE_WAY);
+        let nodes = behind.keys().copied();
+        let heard = round(&broker, nodes, token.sequence, patience, at_most).await;
         let mut silent = Vec::new();
         for (node, answer) in heard {
             let Some(state) = behind.get_mut(&node) else {
@@ -165,6 +171,7 @@ async fn round(
     nodes: impl Iterator<Item = NodeId>,
     until: Sequence,
     patience: Duration,
+    at_most: Duration,
 ) -> Vec<(NodeId, Result<Answer, AskError>)> {
     let mut asking = JoinSet::new();
     for node in nodes {
@@ -174,13 +181,12 @@ async fn round(
                 until,
                 patience: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
             };
-            // A node that can answer does so by its patience: the way there and back is short, and the next round asks again.
-            let answer =
-                tokio::time::timeout(patience + SLICE, ask(&broker, node, &question, patience));
+            // A node that can answer does so by its patience; who does not is asked again in the next round.
+            let answer = tokio::time::timeout(at_most, ask(&broker, node, &question, patience));
             let answer = answer.await.unwrap_or_else(|_| {
                 Err(AskError::Stream(crate::stream::StreamError::Timeout {
                     what: format!("a question to node {node}"),
-                    after: patience + SLICE,
+                    after: at_most,
                 }))
             });
             (node, answer)

@@ -214,8 +214,9 @@ fn rows_with_unpublished_changes_are_set_apart() {
         "authorization { users = [
            { user: all, password: a }
            { user: silent, password: s, permissions: {
-               publish: { allow: [\"$JS.API.>\", \"$KV.harmonylite-changes-leases.>\", \"$KV.harmonylite-changes-nodes.>\", \"harmonylite.peers.harmonylite-changes.>\", \"_INBOX.>\", \"$JS.ACK.>\", \"$JS.FC.>\"] }
-               subscribe: { allow: [\"_INBOX.>\", \"harmonylite.peers.harmonylite-changes.>\"] } } } ] }",
+               publish: { allow: [\"$JS.API.>\", \"$KV.harmonylite-changes-leases.>\", \"$KV.harmonylite-changes-nodes.>\", \"harmonylite.peers.harmonylite-changes.>\"] }
+               subscribe: { allow: [\"_INBOX.>\", \"harmonylite.peers.harmonylite-changes.>\"] }
+               allow_responses: true } } ] }",
     );
     let mut nodes: Vec<Node> = [(1, "all", "a"), (2, "silent", "s")]
         .map(|(id, user, password)| {
