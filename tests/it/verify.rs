@@ -209,16 +209,22 @@ fn the_node_that_differs_can_be_the_one_that_is_right() {
 
 #[test]
 fn rows_with_unpublished_changes_are_set_apart() {
-    // The second node's user may do what the documentation lists, but not publish changes.
-    let server = nats::NatsServer::with(
-        "authorization { users = [
-           { user: all, password: a }
-           { user: silent, password: s, permissions: {
-               publish: { allow: [\"$JS.API.>\", \"$KV.harmonylite-changes-leases.>\", \"$KV.harmonylite-changes-nodes.>\", \"harmonylite.peers.harmonylite-changes.>\"] }
-               subscribe: { allow: [\"_INBOX.>\", \"harmonylite.peers.harmonylite-changes.>\"] }
-               allow_responses: true } } ] }",
-    );
-    let mut nodes: Vec<Node> = [(1, "all", "a"), (2, "silent", "s")]
+    // Users may do what docs/verify.md lists, but that the second node's may not publish changes.
+    let permissions = |id: u64, more: &str| {
+        format!(
+            "{{ publish: {{ allow: [{more} \"$JS.API.>\", \"$KV.harmonylite-changes-leases.>\", \"$KV.harmonylite-changes-nodes.>\", \"harmonylite.peers.harmonylite-changes.>\"] }}
+               subscribe: {{ allow: [\"_INBOX.>\", \"harmonylite.peers.harmonylite-changes.{id}\"] }}
+               allow_responses: true }}"
+        )
+    };
+    let server = nats::NatsServer::with(&format!(
+        "authorization {{ users = [
+           {{ user: free, password: f, permissions: {} }}
+           {{ user: silent, password: s, permissions: {} }} ] }}",
+        permissions(1, "\"harmonylite-change-log-1\","),
+        permissions(2, "")
+    ));
+    let mut nodes: Vec<Node> = [(1, "free", "f"), (2, "silent", "s")]
         .map(|(id, user, password)| {
             let mut node = Node::new(id, &server.url(), SCHEMA);
             node.sections.push_str(&format!(
