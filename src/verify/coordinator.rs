@@ -6,28 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::time::Instant;
-
 use super::digest::{self, RowHash};
 use super::error::VerifyError;
 use super::examiner::{HASH_BYTES, MOST_PENDING};
-use super::members::{Members, Say, Telling, ask_each};
+use super::members::{Members, Say, Telling};
 use super::report::{NotCompared, Report};
 use super::rows::{self, DifferingRow};
 use super::schema::{self, Comparable};
-use crate::change::position::{NodeId, Sequence, ShardId};
-use crate::codec::frame::{Kind, Sealer};
-use crate::codec::marker::{self, Marker};
+use crate::change::position::{NodeId, Sequence};
 use crate::engine::Engine;
-use crate::peers::protocol::{Answer, Command, Outcome, Question, TableFacts};
+use crate::peers::protocol::{Command, Outcome, TableFacts};
 use crate::stream::Broker;
-
-/// How long the broker may take to store a marker.
-const MARKER_DEADLINE: Duration = Duration::from_secs(5);
-
-/// The pause before another marker.
-const AGAIN: Duration = Duration::from_millis(50);
 
 /// What is to be compared.
 #[derive(Debug, Clone)]
@@ -44,8 +33,41 @@ pub struct Options {
 pub(super) struct Compared {
     pub(super) members: Members,
     pub(super) report: Report,
-    /// The rows that differ, by table.
-    pub(super) differing: Vec<(String, Vec<DifferingRow>)>,
+    /// What differs.
+    pub(super) found: Found,
+}
+
+/// What differs.
+#[derive(Default)]
+pub(super) struct Found {
+    /// The rows that could be listed, by table.
+    pub(super) differing: Vec<DifferingTable>,
+    /// Rows of all buckets that differ: falls with each round of a repair that mends anything.
+    pub(super) suspects: u64,
+}
+
+/// What one table came to.
+#[derive(Default)]
+struct TableCompared {
+    /// Its rows.
+    rows: u64,
+    /// How many may differ.
+    suspects: u64,
+    /// Those that do, as far as they could be listed.
+    differing: DifferingTable,
+    /// Whether there are more.
+    at_least: bool,
+}
+
+/// A table's rows that differ.
+#[derive(Default)]
+pub(super) struct DifferingTable {
+    /// The table.
+    pub(super) table: String,
+    /// The nodes that listed them.
+    pub(super) nodes: Vec<NodeId>,
+    /// The rows.
+    pub(super) rows: Vec<DifferingRow>,
 }
 
 pub(super) struct Coordinator<'a> {
@@ -74,7 +96,7 @@ impl<'a> Coordinator<'a> {
         let (nodes, mut not_compared) = self.living().await?;
         let (mut members, position) = self.reach(&nodes).await?;
         let compared = self.examine(&mut members, position).await;
-        let (mut report, differing) = match compared {
+        let (mut report, found) = match compared {
             Ok(compared) => compared,
             Err(error) => {
                 members.release().await;
@@ -95,107 +117,8 @@ impl<'a> Coordinator<'a> {
         Ok(Compared {
             members,
             report,
-            differing,
+            found,
         })
-    }
-
-    /// The nodes that can be compared, and those that cannot.
-    async fn living(&self) -> Result<(Vec<NodeId>, Vec<NotCompared>), VerifyError> {
-        let living = self.broker.living_nodes().await?;
-        let question = Question::Where {
-            until: Sequence(0),
-            patience: 0,
-        };
-        let mut nodes = Vec::new();
-        let mut not_compared = Vec::new();
-        for (node, answer) in ask_each(&self.broker, &living, &question).await {
-            let (reason, as_configured) = match answer {
-                Ok(Answer::At {
-                    replicate: true, ..
-                }) => {
-                    nodes.push(node);
-                    continue;
-                }
-                Ok(Answer::At { .. }) => ("applies nothing (replicate = false)".to_owned(), true),
-                Ok(Answer::Refused { reason }) => (format!("refuses: {reason}"), false),
-                Ok(_) => ("gave another answer".to_owned(), false),
-                Err(error) => (error.in_words(), false),
-            };
-            not_compared.push(NotCompared {
-                node: node.0,
-                reason,
-                as_configured,
-            });
-        }
-        nodes.sort_unstable();
-        if nodes.is_empty() {
-            let why = not_compared.into_iter().map(|n| (NodeId(n.node), n.reason));
-            return Err(VerifyError::Nobody { why: why.collect() });
-        }
-        if let Some(from) = self.options.repair_from.filter(|f| !nodes.contains(f)) {
-            let why = not_compared.into_iter().find(|n| n.node == from.0);
-            return Err(VerifyError::UnknownSource {
-                from,
-                compared: nodes,
-                why: why.map(|n| n.reason),
-            });
-        }
-        Ok((nodes, not_compared))
-    }
-
-    /// Brings the nodes to one marker; where it stands.
-    async fn reach(&self, nodes: &[NodeId]) -> Result<(Members, Sequence), VerifyError> {
-        let until = Instant::now() + self.options.timeout;
-        loop {
-            let id = rand::random();
-            let mut members = Members::new(self.broker.clone(), id, nodes);
-            let prepare = Question::Prepare {
-                id,
-                tables: self.options.tables.clone(),
-            };
-            members
-                .ask_all(&prepare, |a| matches!(a, Answer::Prepared))
-                .await;
-            let stored = self
-                .broker
-                .publish(ShardId::ORDER, message(self.me, id), MARKER_DEADLINE)
-                .await;
-            let at = match stored {
-                Ok(at) => at,
-                Err(error) => {
-                    members.release().await;
-                    return Err(error.into());
-                }
-            };
-            let telling = Telling {
-                say: self.say,
-                what: format!("waiting for the nodes to fold the stream up to {at}"),
-                positions: true,
-            };
-            let outcomes = members
-                .step_all(&Command::Reach, Some(until), &telling)
-                .await;
-            let missed = outcomes.iter().find_map(|(node, outcome)| match outcome {
-                Outcome::Missed { reason } => Some(format!("node {node}: {reason}")),
-                _ => None,
-            });
-            let Some(reason) = missed else {
-                if members.nodes().is_empty() {
-                    let why = members.lost.into_iter().collect();
-                    return Err(VerifyError::Nobody { why });
-                }
-                return Ok((members, at));
-            };
-            members.release().await;
-            if Instant::now() >= until {
-                return Err(VerifyError::NoMarker {
-                    after: self.options.timeout,
-                    reason,
-                });
-            }
-            (self.say)(format!("trying another marker ({reason})"));
-            tokio::time::sleep(AGAIN).await;
-        }
     }
 
     /// Compares the snapshots.
@@ -203,7 +126,7 @@ impl<'a> Coordinator<'a> {
         &self,
         members: &mut Members,
         position: Sequence,
-    ) -> Result<(Report, Vec<(String, Vec<DifferingRow>)>), VerifyError> {
+    ) -> Result<(Report, Found), VerifyError> {
         let facts = self.tables(members).await;
         let common = schema::compare(&facts);
         let set_apart = self.set_apart(members).await?;
@@ -215,28 +138,29 @@ impl<'a> Coordinator<'a> {
             notes: common.notes,
             ..Report::default()
         };
-        let mut differing = Vec::new();
+        let mut found = Found::default();
         for table in common.tables {
-            let (rows, found) = self.table(members, &table).await;
-            report.rows += rows;
-            let Some((found, at_least)) = found else {
+            let compared = self.table(members, &table).await;
+            report.rows += compared.rows;
+            if compared.suspects == 0 {
                 continue;
-            };
-            if found.is_empty() {
+            }
+            found.suspects += compared.suspects;
+            if compared.differing.rows.is_empty() {
                 report.schema.push(format!(
                     "table \"{}\" differs, but in too many rows to list them, or a node has gone that had them",
                     table.name
                 ));
             } else {
-                report
-                    .different
-                    .push(rows::report(&table.name, &found, at_least));
-                differing.push((table.name, found));
+                let DifferingTable { table, nodes, rows } = &compared.differing;
+                let told = rows::report(table, nodes, rows, compared.at_least);
+                report.different.push(told);
+                found.differing.push(compared.differing);
             }
         }
         report.nodes = members.nodes().iter().map(|n| n.0).collect();
         report.equal = report.schema.is_empty() && report.different.is_empty();
-        Ok((report, differing))
+        Ok((report, found))
     }
 
     async fn tables(&self, members: &mut Members) -> BTreeMap<NodeId, Vec<TableFacts>> {
@@ -292,12 +216,8 @@ impl<'a> Coordinator<'a> {
         Ok(all.len())
     }
 
-    /// Compares one table: its rows, and where it differs the rows that do and whether there are more.
-    async fn table(
-        &self,
-        members: &mut Members,
-        table: &Comparable,
-    ) -> (u64, Option<(Vec<DifferingRow>, bool)>) {
+    /// Compares one table.
+    async fn table(&self, members: &mut Members, table: &Comparable) -> TableCompared {
         let telling = self.telling(format!("reading table {}", table.name));
         let on: Vec<NodeId> = members
             .nodes()
@@ -326,10 +246,14 @@ impl<'a> Coordinator<'a> {
         }
         let unequal = rows::unequal(&digests);
         if unequal.is_empty() {
-            return (most, None);
+            return TableCompared {
+                rows: most,
+                ..TableCompared::default()
+            };
         }
         let listed = rows::listable(&digests, &unequal);
         let at_least = listed.len() < unequal.len();
+        let suspects = rows::suspects(&digests, &unequal);
         let telling = self.telling(format!(
             "finding the rows of table {} that differ",
             table.name
@@ -343,8 +267,16 @@ impl<'a> Coordinator<'a> {
                 from,
             })
             .await;
-        let found = rows::differing(&lists).unwrap_or_default();
-        (most, Some((found, at_least)))
+        TableCompared {
+            rows: most,
+            suspects,
+            differing: DifferingTable {
+                table: table.name.clone(),
+                rows: rows::differing(&lists).unwrap_or_default(),
+                nodes: lists.into_keys().collect(),
+            },
+            at_least,
+        }
     }
 
     /// Whole lists of nodes, page by page. What a node sent that has gone since is left out.
@@ -392,10 +324,4 @@ impl<'a> Coordinator<'a> {
     pub(super) fn page(&self) -> usize {
         (self.broker.max_payload() / 2).max(1024)
     }
-}
-
-/// The marker as a message of the order stream.
-fn message(node: NodeId, id: u64) -> Bytes {
-    let body = marker::encode(&Marker { node, id });
-    Sealer::new(false, 0).seal(Kind::Marker, &body).into()
 }

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use smallvec::SmallVec;
+
 use super::digest::{Bucket, RowHash};
-use super::examiner::{HASH_BYTES, take_key};
+use super::examiner::HASH_BYTES;
+use super::pages::take_key;
 use super::report::{KEYS_SHOWN, KeyReport, TableReport};
 use super::values;
 use crate::change::literal::sql_literals;
@@ -27,19 +30,25 @@ pub fn unequal(digests: &BTreeMap<NodeId, Vec<Bucket>>) -> Vec<usize> {
         .collect()
 }
 
+/// The rows of one bucket, on the node that has most.
+fn rows_of(digests: &BTreeMap<NodeId, Vec<Bucket>>, bucket: usize) -> u64 {
+    let all = digests.values().filter_map(|d| d.get(bucket));
+    all.map(|b| b.rows).max().unwrap_or(0)
+}
+
+/// How many rows may differ: all of these buckets.
+#[must_use]
+pub fn suspects(digests: &BTreeMap<NodeId, Vec<Bucket>>, unequal: &[usize]) -> u64 {
+    unequal.iter().map(|b| rows_of(digests, *b)).sum()
+}
+
 /// As many of these buckets as a node can list.
 #[must_use]
 pub fn listable(digests: &BTreeMap<NodeId, Vec<Bucket>>, unequal: &[usize]) -> Vec<u64> {
     let mut total = 0_u64;
     let mut chosen = Vec::new();
     for &bucket in unequal {
-        let most = digests
-            .values()
-            .filter_map(|d| d.get(bucket))
-            .map(|b| b.rows)
-            .max()
-            .unwrap_or(0);
-        total = total.saturating_add(most);
+        total = total.saturating_add(rows_of(digests, bucket));
         if !chosen.is_empty() && total > ROWS_LISTED {
             break;
         }
@@ -55,14 +64,17 @@ pub struct DifferingRow {
     pub key: Vec<OwnedValue>,
     /// Its key as it travels.
     pub key_bytes: Vec<u8>,
-    /// Each node's digest of it.
-    pub on: BTreeMap<NodeId, Option<u128>>,
+    /// Each node's digest of it, for the nodes that have it.
+    pub on: Versions,
 }
+
+/// What nodes have of a row: its digest on each that has it. Inline for the usual few nodes: there may be many rows.
+type Versions = SmallVec<[(NodeId, u128); 4]>;
 
 /// The rows that are not the same in all lists, by key; `None` where a list is damaged.
 #[must_use]
 pub fn differing(lists: &BTreeMap<NodeId, Vec<u8>>) -> Option<Vec<DifferingRow>> {
-    let mut digests: HashMap<RowHash, (&[u8], BTreeMap<NodeId, u128>)> = HashMap::new();
+    let mut digests: HashMap<RowHash, (&[u8], Versions)> = HashMap::new();
     for (node, list) in lists {
         let mut rest = list.as_slice();
         while !rest.is_empty() {
@@ -72,22 +84,21 @@ pub fn differing(lists: &BTreeMap<NodeId, Vec<u8>>) -> Option<Vec<DifferingRow>>
             let key = take_key(&mut rest)?;
             digests
                 .entry(RowHash::from_le_bytes(*hash))
-                .or_insert_with(|| (key, BTreeMap::new()))
+                .or_insert_with(|| (key, Versions::new()))
                 .1
-                .insert(*node, u128::from_le_bytes(*digest));
+                .push((*node, u128::from_le_bytes(*digest)));
         }
     }
     let mut out = Vec::new();
     for (key, on) in digests.into_values() {
-        let mut all = on.values();
-        let first = all.next();
-        if on.len() == lists.len() && all.all(|d| Some(d) == first) {
+        let same = on.windows(2).all(|w| matches!(w, [a, b] if a.1 == b.1));
+        if on.len() == lists.len() && same {
             continue;
         }
         out.push(DifferingRow {
             key: values::decode(key)?,
             key_bytes: key.to_vec(),
-            on: lists.keys().map(|n| (*n, on.get(n).copied())).collect(),
+            on,
         });
     }
     out.sort_by(|a, b| values::compare(&a.key, &b.key));
@@ -96,7 +107,7 @@ pub fn differing(lists: &BTreeMap<NodeId, Vec<u8>>) -> Option<Vec<DifferingRow>>
 
 /// What is told of a table's differing rows.
 #[must_use]
-pub fn report(table: &str, rows: &[DifferingRow], at_least: bool) -> TableReport {
+pub fn report(table: &str, nodes: &[NodeId], rows: &[DifferingRow], at_least: bool) -> TableReport {
     let text = |row: Option<&DifferingRow>| row.map_or_else(String::new, |r| key_text(&r.key));
     TableReport {
         table: table.to_owned(),
@@ -104,19 +115,21 @@ pub fn report(table: &str, rows: &[DifferingRow], at_least: bool) -> TableReport
         at_least,
         lowest: text(rows.first()),
         highest: text(rows.last()),
-        keys: rows.iter().take(KEYS_SHOWN).map(key_report).collect(),
+        keys: rows
+            .iter()
+            .take(KEYS_SHOWN)
+            .map(|row| key_report(row, nodes))
+            .collect(),
     }
 }
 
-fn key_report(row: &DifferingRow) -> KeyReport {
+fn key_report(row: &DifferingRow, nodes: &[NodeId]) -> KeyReport {
     let mut versions: BTreeMap<u128, Vec<u64>> = BTreeMap::new();
-    let mut missing = Vec::new();
     for (node, digest) in &row.on {
-        match digest {
-            Some(digest) => versions.entry(*digest).or_default().push(node.0),
-            None => missing.push(node.0),
-        }
+        versions.entry(*digest).or_default().push(node.0);
     }
+    let lacks = |node: &&NodeId| row.on.iter().all(|(n, _)| n != *node);
+    let missing = nodes.iter().filter(lacks).map(|n| n.0).collect();
     let mut versions: Vec<Vec<u64>> = versions.into_values().collect();
     versions.sort_by_key(|nodes| (std::cmp::Reverse(nodes.len()), nodes.first().copied()));
     KeyReport {
@@ -139,7 +152,7 @@ fn key_text(key: &[OwnedValue]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::examiner::push_key;
+    use super::super::pages::push_key;
     use super::*;
 
     fn list(rows: &[(i64, u128)]) -> Vec<u8> {
@@ -160,7 +173,8 @@ mod tests {
             (NodeId(3), list(&[(1, 10), (2, 20), (4, 40), (12, 1)])),
         ]);
         let rows = differing(&lists).unwrap();
-        let report = report("t", &rows, false);
+        let nodes: Vec<NodeId> = lists.keys().copied().collect();
+        let report = report("t", &nodes, &rows, false);
         let shown: Vec<_> = report
             .keys
             .iter()

@@ -1,15 +1,16 @@
 //! The whole command: compare, and with a repair send what differs again and compare anew.
 //!
-//! Invariant: a repair ends: each round sends again what the round before found, and a round that finds no fewer rows is the last.
+//! Invariant: a repair ends: each round sends again what it found, and one that finds no less than the one before is the last.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::coordinator::{Compared, Coordinator, Options};
+use super::coordinator::{Compared, Coordinator, DifferingTable, Options};
 use super::error::VerifyError;
-use super::examiner::{MOST_RESENT, push_key};
+use super::examiner::MOST_RESENT;
 use super::members::Say;
+use super::pages::push_key;
 use super::report::{Report, Resent, count};
 use super::rows::DifferingRow;
 use crate::change::position::NodeId;
@@ -39,16 +40,14 @@ impl Coordinator<'_> {
         loop {
             let mut compared = self.compare().await?;
             compared.report.resent.clone_from(&resent);
-            let found: u64 = compared.differing.iter().map(|(_, r)| r.len() as u64).sum();
-            let more = compared.report.different.iter().any(|t| t.at_least);
-            // A table with more rows than can be listed may show as many again.
-            let goes_on = found < before || (more && found == before);
-            let from = self.options.repair_from.filter(|_| found > 0 && goes_on);
+            let found = &compared.found;
+            let goes_on = !found.differing.is_empty() && found.suspects < before;
+            let from = self.options.repair_from.filter(|_| goes_on);
             let Some(from) = from else {
                 compared.members.release().await;
                 return Ok(compared.report);
             };
-            before = found;
+            before = found.suspects;
             let sent = self.resend(&mut compared, from).await;
             compared.members.release().await;
             for one in sent? {
@@ -75,16 +74,13 @@ impl Coordinator<'_> {
         let mut left = MOST_RESENT;
         let mut sent = Vec::new();
         let mut commands = Vec::new();
-        for (table, rows) in &compared.differing {
-            let rows: Vec<&DifferingRow> = rows
-                .iter()
-                // What the node itself was not compared in is not sent from it.
-                .filter(|row| row.on.contains_key(&from))
-                .take(left)
-                .collect();
+        // A table that the node leaves out is not sent from it.
+        let differing = compared.found.differing.iter();
+        for DifferingTable { table, rows, .. } in differing.filter(|t| t.nodes.contains(&from)) {
+            let rows: Vec<&DifferingRow> = rows.iter().take(left).collect();
             left -= rows.len();
             if rows.is_empty() {
-                continue;
+                break;
             }
             for keys in pages(&rows, self.page()) {
                 let table = table.clone();
