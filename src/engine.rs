@@ -19,6 +19,8 @@ use crate::replica::Replica;
 use crate::runtime::Shutdown;
 use crate::stream::Broker;
 use crate::telemetry::metrics::Metrics;
+use crate::verify::Comparisons;
+use crate::wait::token::StreamIdentity;
 
 /// Shared by the loops and the daemon.
 pub struct Engine {
@@ -37,6 +39,10 @@ pub struct Engine {
     halted: Mutex<Option<String>>,
     prompts: AtomicU64,
     fatal: OnceLock<Fatal>,
+    folded: watch::Sender<Sequence>,
+    stream: Mutex<Option<StreamIdentity>>,
+    /// Comparisons that this node takes part in.
+    pub comparisons: Comparisons,
 }
 
 /// Why the daemon does not go on.
@@ -76,6 +82,7 @@ impl Engine {
         metrics: Metrics,
         replica: Replica,
     ) -> Arc<Self> {
+        let folded = watch::Sender::new(replica.position().sequence);
         Arc::new(Self {
             config,
             shutdown,
@@ -88,6 +95,9 @@ impl Engine {
             halted: Mutex::default(),
             prompts: AtomicU64::new(0),
             fatal: OnceLock::new(),
+            folded,
+            stream: Mutex::default(),
+            comparisons: Comparisons::default(),
         })
     }
 
@@ -109,6 +119,10 @@ impl Engine {
 
     /// Batches came back, and everything up to `passed` is done with.
     pub fn echo(&self, batches: &[BatchNumber], passed: Sequence) {
+        if self.config.replicate {
+            self.folded
+                .send_if_modified(|at| std::mem::replace(at, passed.max(*at)) < passed);
+        }
         let mut echo = self.lock_echo();
         echo.passed = echo.passed.max(passed);
         if let Some(last) = batches.iter().max() {
@@ -133,6 +147,23 @@ impl Engine {
     pub fn landed(&self) -> (BatchNumber, Sequence) {
         let echo = self.lock_echo();
         (echo.batch, echo.passed)
+    }
+
+    /// How far the order stream is folded, as of the last transaction.
+    #[must_use]
+    pub fn folded(&self) -> watch::Receiver<Sequence> {
+        self.folded.subscribe()
+    }
+
+    /// Which stream the positions are of, once it was asked for.
+    #[must_use]
+    pub fn stream_identity(&self) -> Option<StreamIdentity> {
+        *self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stream that the positions are of.
+    pub fn set_stream_identity(&self, identity: StreamIdentity) {
+        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity);
     }
 
     /// A batch goes out for the first time.

@@ -153,6 +153,31 @@ fn the_loops_do_not_know_each_other() {
 }
 
 #[test]
+fn what_nodes_say_to_one_another_knows_no_database_and_no_loop() {
+    forbid(
+        "peers",
+        &[
+            "rusqlite",
+            "crate::sqlite",
+            "crate::engine",
+            "crate::replica",
+        ],
+    );
+    for room in ["peers", "verify", "wait"] {
+        forbid(
+            room,
+            &[
+                "crate::daemon",
+                "crate::cli",
+                "crate::control",
+                "crate::http",
+            ],
+        );
+        forbid(room, &LOOPS);
+    }
+}
+
+#[test]
 fn http_asks_no_loop() {
     forbid(
         "http",

@@ -20,6 +20,7 @@ use harmonylite::change::value::Value;
 use harmonylite::codec::commit::{self, CommitRecord, SectionKind, SectionRef, TableDefinition};
 use harmonylite::codec::covers::{self, TableCovers};
 use harmonylite::codec::frame::{Kind, Sealer, open};
+use harmonylite::codec::marker::{self, Marker};
 use harmonylite::codec::payload::{self, Payload};
 use harmonylite::codec::rows::RowWriter;
 use harmonylite::codec::sequence_map::{self, SequenceMap, SequenceMapError};
@@ -144,6 +145,24 @@ fn payload_piece() {
     assert_eq!(
         (kind, payload::decode(&body).unwrap()),
         (Kind::Payload, piece)
+    );
+}
+
+#[test]
+fn marker() {
+    let marker = Marker {
+        node: NodeId(7),
+        id: 0x0123_4567_89ab_cdef,
+    };
+    let held = golden(
+        "marker-1.bin",
+        &Sealer::new(false, 0).seal(Kind::Marker, &marker::encode(&marker)),
+    );
+    let opened = incoming::open(Sequence(5), &Bytes::from(held));
+    assert!(
+        matches!(opened.body, Body::Marker(m) if m == marker),
+        "{:?}",
+        opened.body
     );
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use harmonylite::change::position::NodeId;
 use harmonylite::config::{HealthCheckConfig, PrometheusConfig};
 use harmonylite::http::status::{Component, Loop};
-use harmonylite::http::{HttpError, HttpServers, Status};
+use harmonylite::http::{HttpError, HttpServers, PositionDesk, Status};
 use harmonylite::runtime::Shutdown;
 use harmonylite::telemetry::Metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -55,6 +55,7 @@ impl Site {
             &self.health,
             &self.metrics,
             &self.status,
+            &PositionDesk::default(),
             &self.stop,
         )
         .await

@@ -742,3 +742,67 @@ async fn a_lease_survives_its_expiry_when_nobody_else_wants_it() {
     assert!(bucket.get("node-1").await.unwrap().is_some());
     lease.renew().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_ask_one_another_and_hear_nothing_of_other_clusters() {
+    let server = NatsServer::start();
+    let (one, two) = (connect(&server).await, connect(&server).await);
+    let other = try_connect(&NatsConfig {
+        stream_prefix: "other".to_owned(),
+        ..nats_config(&server.url())
+    })
+    .await
+    .unwrap();
+    let mut questions = two.peer_questions(NodeId(2)).await.unwrap();
+    tokio::spawn(async move {
+        while let Some(question) = questions.next().await {
+            // One question is never answered.
+            if question.payload == "silence" {
+                continue;
+            }
+            let answer = [&b"re: "[..], &question.payload].concat();
+            question.answer(answer.into()).await;
+        }
+    });
+    // The server learns of the subscription on another connection than ours.
+    let answer = loop {
+        match one.ask_peer(NodeId(2), "hello".into(), LIMIT).await {
+            Err(StreamError::NobodyHears { .. }) => tokio::task::yield_now().await,
+            answer => break answer.unwrap(),
+        }
+    };
+    assert_eq!(answer, "re: hello");
+    let own = two.ask_peer(NodeId(2), "me".into(), LIMIT).await.unwrap();
+    assert_eq!(own, "re: me");
+    for (broker, node) in [(&one, 3), (&other, 2)] {
+        let error = broker
+            .ask_peer(NodeId(node), "hello".into(), LIMIT)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, StreamError::NobodyHears { .. }), "{error}");
+        assert!(error.is_transient());
+    }
+    let late = one
+        .ask_peer(NodeId(2), "silence".into(), Duration::from_millis(50))
+        .await;
+    assert!(matches!(late, Err(StreamError::Timeout { .. })), "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn living_nodes_are_those_that_hold_a_lease() {
+    let server = NatsServer::start();
+    let broker = connect(&server).await;
+    let mut leases = Vec::new();
+    for node in [12, 3, 7] {
+        let holder = Holder::this_process(&format!("database {node}"), node);
+        let lease = NodeLease::acquire(&broker, 1, NodeId(node), holder).await;
+        leases.push(lease.unwrap());
+    }
+    let all = [NodeId(3), NodeId(7), NodeId(12)];
+    assert_eq!(broker.living_nodes().await.unwrap(), all);
+    leases.remove(1).release().await.unwrap();
+    assert_eq!(
+        broker.living_nodes().await.unwrap(),
+        [NodeId(7), NodeId(12)]
+    );
+}

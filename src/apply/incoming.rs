@@ -8,6 +8,7 @@ use crate::change::position::Sequence;
 use crate::codec::commit::{self, CommitRecord, SectionKind, TableDefinition};
 use crate::codec::covers::{self, TableCovers};
 use crate::codec::frame::{self, FrameError, Kind};
+use crate::codec::marker::{self, Marker};
 use crate::codec::rows::RowReader;
 use crate::codec::spool::Blob;
 use crate::planted::planted;
@@ -30,6 +31,8 @@ pub enum Body {
     Batch(Box<IncomingBatch>),
     /// A piece of some batch's payload: counts for nothing by itself.
     Payload,
+    /// A place at which nodes that were asked to compare what they hold; nothing to all others.
+    Marker(Marker),
     /// Something that no node can read.
     Unreadable {
         /// Why.
@@ -77,6 +80,10 @@ pub fn open(sequence: Sequence, bytes: &Bytes) -> Incoming {
             Err(e) => unreadable(format!("a commit record that does not decode: {e}")),
         },
         Ok((Kind::Payload, _)) => Body::Payload,
+        Ok((Kind::Marker, body)) => match marker::decode(&body) {
+            Ok(marker) => Body::Marker(marker),
+            Err(e) => unreadable(format!("a marker that does not decode: {e}")),
+        },
         Ok((Kind::Section, _)) => unreadable("a section outside of a payload message".to_owned()),
         Err(FrameError::Newer(v)) => Body::Newer(v),
         Err(e) => unreadable(e.to_string()),

@@ -5,6 +5,7 @@
 //! folded, or when its cells were forgotten with their row.
 
 pub mod in_flight;
+pub mod marks;
 pub mod pending;
 pub mod reduce;
 pub mod retire;

@@ -35,6 +35,8 @@ pub enum Kind {
     Payload,
     /// A section of rows or covers, in pieces inside payload messages.
     Section,
+    /// A place in the stream at which nodes compare what they hold.
+    Marker,
 }
 
 impl Kind {
@@ -43,6 +45,7 @@ impl Kind {
             Self::Commit => 1,
             Self::Payload => 2,
             Self::Section => 3,
+            Self::Marker => 4,
         }
     }
 }
@@ -139,6 +142,7 @@ pub fn open(bytes: &[u8]) -> Result<(Kind, Cow<'_, [u8]>), FrameError> {
         1 => Kind::Commit,
         2 => Kind::Payload,
         3 => Kind::Section,
+        4 => Kind::Marker,
         _ => return Err(FrameError::Damaged("unknown kind")),
     };
     if xxh3_64(stored) != u64::from_le_bytes(hash) {
@@ -146,7 +150,7 @@ pub fn open(bytes: &[u8]) -> Result<(Kind, Cow<'_, [u8]>), FrameError> {
     }
     let raw = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
     let most = match kind {
-        Kind::Commit | Kind::Payload => MAX_RAW_MESSAGE,
+        Kind::Commit | Kind::Payload | Kind::Marker => MAX_RAW_MESSAGE,
         Kind::Section => MAX_RAW,
     };
     if raw > most {

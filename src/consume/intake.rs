@@ -137,7 +137,7 @@ pub async fn run(
                         }
                     }
                 }
-                Body::Unreadable { .. } | Body::Newer(_) => {}
+                Body::Marker(_) | Body::Unreadable { .. } | Body::Newer(_) => {}
             }
             if let Some(version) = newer {
                 opened.body = Body::Newer(version);
@@ -175,7 +175,7 @@ fn weigh(opened: &Incoming, message: &StoredMessage) -> usize {
                 + usize::try_from(sections.min(IN_MEMORY)).unwrap_or(QUEUE_BYTES)
         }
         // Pieces are bounded where they are kept.
-        Body::Payload | Body::Newer(_) => 0,
+        Body::Payload | Body::Marker(_) | Body::Newer(_) => 0,
         Body::Unreadable { .. } => message.payload.len(),
     };
     decoded.clamp(1, QUEUE_BYTES)

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::intake::{QUEUE, Waiting};
+use super::markers;
 use crate::apply::incoming::{Body, Incoming};
 use crate::change::position::{Sequence, ShardId};
 use crate::changelog::in_flight::Carrier;
@@ -166,7 +167,7 @@ impl ConsumeLoop {
         let others = self.messages.iter().any(|m| match &m.body {
             Body::Batch(b) => b.record.node.0 != me,
             Body::Payload => false,
-            Body::Unreadable { .. } | Body::Newer(_) => true,
+            Body::Marker(_) | Body::Unreadable { .. } | Body::Newer(_) => true,
         });
         let own = self
             .messages
@@ -220,7 +221,9 @@ impl ConsumeLoop {
             stop: &stop,
         };
         let result = if engine.config.replicate {
-            engine.replica().apply(&self.messages, &options)
+            // Before the replica is held: choosing looks at it.
+            let group = self.group(given_up);
+            engine.replica().apply(group, &options)
         } else {
             engine
                 .replica()
@@ -232,17 +235,31 @@ impl ConsumeLoop {
         }
     }
 
-    /// Whether what is waited for is among the messages.
+    /// The messages that may be folded together: up to a marker that a comparison awaits, unless what is waited for stands behind it.
+    fn group(&self, given_up: bool) -> &[Incoming] {
+        let group = markers::up_to_marker(&self.engine, &self.messages);
+        match self.holding {
+            Some((carrier, _)) if !given_up && !self.is_in(group, carrier) => &self.messages,
+            _ => group,
+        }
+    }
+
+    /// Whether what is waited for is here.
     fn has_come(&self, carrier: Carrier) -> bool {
+        self.is_in(&self.messages, carrier)
+    }
+
+    /// Whether what is waited for is among these messages.
+    fn is_in(&self, messages: &[Incoming], carrier: Carrier) -> bool {
         match carrier {
-            Carrier::Former(at) => self.messages.last().is_some_and(|m| m.sequence >= at),
+            Carrier::Former(at) => messages.last().is_some_and(|m| m.sequence >= at),
             Carrier::Batch(batch) => {
                 let me = {
                     // One guard for both: two in one statement would wait for one another.
                     let replica = self.engine.replica();
                     (replica.node_id(), replica.incarnation())
                 };
-                self.messages.iter().any(|m| matches!(&m.body, Body::Batch(b) if (b.record.node, Some(b.record.incarnation)) == me && b.record.batch == batch))
+                messages.iter().any(|m| matches!(&m.body, Body::Batch(b) if (b.record.node, Some(b.record.incarnation)) == me && b.record.batch == batch))
             }
         }
     }
@@ -282,8 +299,9 @@ impl ConsumeLoop {
             .checked_sub(1)
             .and_then(|i| self.messages.get(i))
             .map(|m| m.sequence);
-        self.messages
-            .drain(..applied.consumed.min(self.messages.len()));
+        let done = applied.consumed.min(self.messages.len());
+        markers::folded(&engine, self.messages.get(..done).unwrap_or_default());
+        self.messages.drain(..done);
         self.permits
             .drain(..applied.consumed.min(self.permits.len()));
         self.since = (!self.messages.is_empty()).then(Instant::now);

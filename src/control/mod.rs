@@ -19,5 +19,7 @@ mod paths;
 mod socket;
 
 pub use lock::{InstanceLock, LockError};
-pub use protocol::{Outcome, Refusal, Request, Span};
+pub use protocol::{
+    Outcome, PositionArguments, Refusal, Request, Span, VerifyArguments, WaitArguments,
+};
 pub use server::{ControlError, ControlServer, Reply};

@@ -38,6 +38,12 @@ pub enum Request {
     Skip(Span),
     /// Fold these messages again.
     Replay(Span),
+    /// Where everything that the app has committed so far stands.
+    Position(PositionArguments),
+    /// Wait for a position here, or for what the app has committed so far on every living node.
+    Wait(WaitArguments),
+    /// Compare all living nodes.
+    Verify(VerifyArguments),
 }
 
 /// Messages of one shard's stream.
@@ -51,6 +57,39 @@ pub struct Span {
     /// The last one; none: up to the present.
     #[serde(default)]
     pub last: Option<u64>,
+}
+
+/// What [`Request::Position`] takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PositionArguments {
+    /// Milliseconds to wait for it to come back from the stream.
+    pub timeout_ms: u64,
+}
+
+/// What [`Request::Wait`] takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaitArguments {
+    /// The position, for this node alone; without it all living nodes are waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
+    /// Milliseconds to wait.
+    pub timeout_ms: u64,
+}
+
+/// What [`Request::Verify`] takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyArguments {
+    /// Milliseconds that a node may take to fold the stream up to the marker.
+    pub timeout_ms: u64,
+    /// SQLite GLOB of the tables; without it all are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<String>,
+    /// The node that rows which differ are sent again from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair_from: Option<u64>,
 }
 
 /// Why a request is not done; goes to the client as it is.
@@ -106,7 +145,9 @@ struct Nothing {}
 
 impl Request {
     /// The names of all of them.
-    pub const NAMES: [&'static str; 5] = ["stop", "cleanup", "ping", "skip", "replay"];
+    pub const NAMES: [&'static str; 8] = [
+        "stop", "cleanup", "ping", "skip", "replay", "position", "wait", "verify",
+    ];
 
     /// As it stands in a request.
     pub const fn name(&self) -> &'static str {
@@ -116,6 +157,9 @@ impl Request {
             Self::Ping => "ping",
             Self::Skip(_) => "skip",
             Self::Replay(_) => "replay",
+            Self::Position(_) => "position",
+            Self::Wait(_) => "wait",
+            Self::Verify(_) => "verify",
         }
     }
 
@@ -124,6 +168,10 @@ impl Request {
         match self {
             Self::Stop | Self::Cleanup | Self::Ping => None,
             Self::Skip(span) | Self::Replay(span) => serde_json::to_value(span).ok(),
+            // Structs of texts and numbers always have a JSON form.
+            Self::Position(arguments) => serde_json::to_value(arguments).ok(),
+            Self::Wait(arguments) => serde_json::to_value(arguments).ok(),
+            Self::Verify(arguments) => serde_json::to_value(arguments).ok(),
         }
     }
 
@@ -147,8 +195,11 @@ impl Request {
             "stop" => none().map(|_| Self::Stop),
             "cleanup" => none().map(|_| Self::Cleanup),
             "ping" => none().map(|_| Self::Ping),
-            "skip" => arguments(name, line.arguments.clone()).map(Self::Skip),
-            "replay" => arguments(name, line.arguments.clone()).map(Self::Replay),
+            "skip" => arguments(name, line.arguments).map(Self::Skip),
+            "replay" => arguments(name, line.arguments).map(Self::Replay),
+            "position" => arguments(name, line.arguments).map(Self::Position),
+            "wait" => arguments(name, line.arguments).map(Self::Wait),
+            "verify" => arguments(name, line.arguments).map(Self::Verify),
             unknown => {
                 let shown: String = unknown.chars().take(SHOWN).collect();
                 let known = Self::NAMES.join(", ");
@@ -359,7 +410,7 @@ mod tests {
         let refusal = Request::decode(b"{\"command\":\"Stop\"}").unwrap_err();
         assert_eq!(
             refusal.to_string(),
-            "\"Stop\" is not a known command; known are stop, cleanup, ping, skip, replay"
+            "\"Stop\" is not a known command; known are stop, cleanup, ping, skip, replay, position, wait, verify"
         );
     }
 

@@ -8,9 +8,12 @@
 //! Invariants: changes are captured before anything needs the network; a broker that is not there and a database that is locked are waited for, for
 //! ever; a clean stop publishes what is pending, within a deadline.
 
+mod answers;
+mod asked;
 mod ending;
 mod operator;
 mod orphans;
+mod positions;
 mod session;
 mod start;
 
@@ -19,14 +22,16 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::change::position::NodeId;
 use crate::cli::exit::ExitCode;
 use crate::config::Config;
 use crate::consume::intake::{self, QUEUE};
 use crate::consume::run::ConsumeLoop;
 use crate::control::InstanceLock;
 use crate::engine::Engine;
-use crate::http::HttpServers;
 use crate::http::status::Status;
+use crate::http::{HttpServers, PositionDesk};
+use crate::peers::serve;
 use crate::publish::run::PublishLoop;
 use crate::runtime::{Shutdown, notify, signals};
 use crate::telemetry::metrics::Metrics;
@@ -39,6 +44,8 @@ pub enum Purpose {
     /// Publish what is pending, remove everything of ours, and end.
     Cleanup,
 }
+
+use positions::EnginePositions;
 
 pub use crate::engine::Fatal;
 
@@ -61,22 +68,27 @@ pub async fn run(config: Config, purpose: Purpose) -> Result<(), Fatal> {
         )
     })?;
     let lock = InstanceLock::acquire(&config.db_path).map_err(|e| start::lock_fault(&e))?;
-    let node = crate::change::position::NodeId(config.node_id);
+    let node = NodeId(config.node_id);
     let status = Status::new(node, config.publish, config.replicate);
     let metrics =
         Metrics::new(&config.prometheus, node).map_err(|e| Fatal::new(ExitCode::Config, e))?;
     // Endpoints answer while the rest waits and while it drains.
     let http_end = Shutdown::new();
+    let positions = PositionDesk::default();
     let http = HttpServers::start(
         &config.prometheus,
         &config.health_check,
         &metrics,
         &status,
+        &positions,
         &http_end,
     )
     .await
     .map_err(|e| Fatal::new(ExitCode::CannotCreate, e))?;
-    let ended = serve(config, purpose, &lock, &shutdown, &status, &metrics).await;
+    let ended = serve(
+        config, purpose, &lock, &shutdown, &status, &metrics, &positions,
+    )
+    .await;
     http_end.request("stopped");
     http.finished().await;
     drop(lock);
@@ -90,6 +102,7 @@ async fn serve(
     shutdown: &Shutdown,
     status: &Status,
     metrics: &Metrics,
+    positions: &PositionDesk,
 ) -> Result<(), Fatal> {
     let Some(replica) = start::open_database(&config, shutdown, status).await? else {
         return Ok(());
@@ -109,6 +122,7 @@ async fn serve(
         replica,
     );
     start::look_at_journals(&engine);
+    positions.open(Box::new(EnginePositions::of(&engine)));
     let cleanup = ending::CleanupRequest::default();
     let control = start::control(&engine, lock, &cleanup).await?;
     let publishing = start::thread("publish", {
@@ -206,6 +220,11 @@ async fn run_session(
         move || orphans::run(&engine)
     })?;
     engine.set_broker(session.broker.clone());
+    let answering = tokio::spawn(serve::serve(
+        session.broker.clone(),
+        NodeId(engine.config.node_id),
+        answers::answers(engine),
+    ));
     engine.status.set_nats_connected(true);
     notify::status("replicating");
     tracing::info!(position = %session.from.sequence, "replicating");
@@ -237,6 +256,7 @@ async fn run_session(
         )
         .await;
     }
+    answering.abort();
     finished.request("end");
     ending::join(consuming).await;
     ending::join(counting).await;

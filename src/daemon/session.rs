@@ -220,7 +220,7 @@ async fn read_ahead(
                     Err(e) => return Err(e),
                 }
             }
-            Body::Batch(_) | Body::Unreadable { .. } | Body::Newer(_) => {}
+            Body::Batch(_) | Body::Marker(_) | Body::Unreadable { .. } | Body::Newer(_) => {}
         }
         if sequence >= state.last {
             return Ok(ahead);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Fatal;
+use super::asked;
 use super::ending::CleanupRequest;
 use super::operator;
 use crate::change::position::NodeId;
@@ -206,6 +207,12 @@ pub async fn control(
             cleanup.note(Some(reply));
             shutdown.request("-cleanup");
         }
+        Request::Position(arguments) => {
+            let timeout = Duration::from_millis(arguments.timeout_ms);
+            asked::position(held.clone(), timeout, reply);
+        }
+        Request::Wait(arguments) => asked::wait(held.clone(), arguments, reply),
+        Request::Verify(arguments) => asked::verify(held.clone(), arguments, reply),
     })
     .await
     .map_err(|e| Fatal::new(ExitCode::CannotCreate, e))

@@ -1,12 +1,14 @@
-//! What the daemon shows over HTTP: `/metrics` for Prometheus and the health endpoint for probes.
+//! What the daemon shows over HTTP: `/metrics` for Prometheus, the health endpoint for probes, and beside it positions for apps.
 //!
-//! Invariants: a request reads shared values and asks no loop, so a probe is answered however busy the loops
-//! are; no request, however large, slow or frequent, costs more than a bounded share of memory and
+//! Invariants: a scrape and a probe read shared values and ask no loop, so they are answered however busy the loops
+//! are and however many requests wait for a position; no request, however large, slow or frequent, costs more than a bounded share of memory and
 //! connections; nothing here writes.
 
+mod positions;
 mod routes;
 mod server;
 pub mod status;
 
+pub use positions::{Answering, PositionAnswer, PositionDesk, Positions};
 pub use server::{HttpError, HttpServers};
 pub use status::Status;

@@ -1,4 +1,4 @@
-//! The two answers: metrics as text, health as JSON. Keys and codes of the health answer are those of the Go
+//! The answers: metrics as text, health and positions as JSON. Keys and codes of the health answer are those of the Go
 //! program, whose probes keep working; ours follow after them.
 
 use std::time::SystemTime;
@@ -12,6 +12,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::positions::{POSITION_PATH, PositionDesk, WAIT_PATH};
 use super::status::{Component, Status, View, judge};
 use crate::telemetry::Metrics;
 
@@ -24,6 +25,8 @@ pub(super) const METRICS_PATH: &str = "/metrics";
 pub(super) struct Routes {
     pub(super) metrics: Option<Metrics>,
     pub(super) health: Option<HealthRoute>,
+    /// Beside health.
+    pub(super) positions: Option<PositionDesk>,
 }
 
 #[derive(Clone)]
@@ -50,7 +53,12 @@ async fn answer(State(routes): State<Routes>, request: Request<Body>) -> Respons
         }
         (Some(metrics), _) if path == METRICS_PATH => scrape(metrics),
         (_, Some(health)) if path == health.path => health.answer(),
-        _ => (StatusCode::NOT_FOUND, "not found\n").into_response(),
+        _ => match &routes.positions {
+            Some(desk) if matches!(path, POSITION_PATH | WAIT_PATH) => {
+                desk.answer(path, request.uri().query()).await
+            }
+            _ => (StatusCode::NOT_FOUND, "not found\n").into_response(),
+        },
     };
     let never = HeaderValue::from_static("no-store");
     response.headers_mut().insert(header::CACHE_CONTROL, never);

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::positions::{POSITION_PATH, PositionDesk, WAIT_PATH};
 use super::routes::{HealthRoute, METRICS_PATH, Routes};
 use super::status::Status;
 use crate::config::{HealthCheckConfig, PrometheusConfig};
@@ -87,6 +88,14 @@ pub enum HttpError {
         "[health_check] path = \"/metrics\" hides the metrics, which have the same address: set another path"
     )]
     SamePath,
+    /// Health would hide a route for apps.
+    #[error(
+        "[health_check] path = {path:?} hides the positions that are served there: set another path"
+    )]
+    HidesPositions {
+        /// The path.
+        path: String,
+    },
 }
 
 /// The running listeners.
@@ -109,6 +118,7 @@ impl HttpServers {
         health_check: &HealthCheckConfig,
         metrics: &Metrics,
         status: &Status,
+        positions: &PositionDesk,
         stop: &Shutdown,
     ) -> Result<Self, HttpError> {
         let mut servers = Self {
@@ -126,13 +136,17 @@ impl HttpServers {
         };
         let metrics_routes = Routes {
             metrics: Some(metrics.clone()),
-            health: None,
+            ..Routes::default()
         };
         let health = HealthRoute {
             path: health_check.path.clone(),
             detailed: health_check.detailed,
             status: status.clone(),
         };
+
+        if health_at.is_some() && matches!(health.path.as_str(), POSITION_PATH | WAIT_PATH) {
+            return Err(HttpError::HidesPositions { path: health.path });
+        }
 
         // Port 0 is a new port each time, so equal addresses with it are not one address.
         if let (Some(both), Some(other)) = (metrics_at, health_at)
@@ -145,6 +159,7 @@ impl HttpServers {
             let listener = listen(METRICS_KEY, both).await?;
             let routes = Routes {
                 health: Some(health),
+                positions: Some(positions.clone()),
                 ..metrics_routes
             };
             let address = servers.serve(listener, routes, stop, METRICS_KEY, both)?;
@@ -163,6 +178,7 @@ impl HttpServers {
             let routes = Routes {
                 metrics: None,
                 health: Some(health),
+                positions: Some(positions.clone()),
             };
             servers.health = Some(servers.serve(listener, routes, stop, HEALTH_KEY, address)?);
         }

@@ -199,7 +199,7 @@ impl Replica {
                 break;
             }
             match &message.body {
-                Body::Payload => {}
+                Body::Payload | Body::Marker(_) => {}
                 // It is in the dead-letter journal already.
                 Body::Newer(_) | Body::Unreadable { .. }
                     if self.skips.contains(message.sequence) => {}

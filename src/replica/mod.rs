@@ -8,6 +8,7 @@ pub mod filter;
 pub mod group;
 pub mod lifecycle;
 pub mod operator;
+pub mod resend;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -191,7 +191,7 @@ impl Replica {
                     "it has format version {version}, which this program does not know"
                 )));
             }
-            Body::Payload | Body::Unreadable { .. } => return Ok(()),
+            Body::Payload | Body::Marker(_) | Body::Unreadable { .. } => return Ok(()),
         };
         if batch.damage.is_some() {
             done.damaged += 1;

@@ -62,6 +62,14 @@ pub enum StreamError {
         /// The deadline.
         after: Duration,
     },
+    /// No node hears this subject: the one that should is not connected, or may not subscribe.
+    #[error(
+        "nobody hears {subject}: the node is not connected to NATS, or its user may not subscribe there"
+    )]
+    NobodyHears {
+        /// The subject.
+        subject: String,
+    },
     /// JetStream is not there: switched off, still starting, or without a leader.
     #[error(
         "JetStream does not answer ({what}); it may be starting, or not be enabled on this server or account"
@@ -155,6 +163,7 @@ impl StreamError {
             | Self::NotConnected { .. }
             | Self::Timeout { .. }
             | Self::NoJetStream { .. }
+            | Self::NobodyHears { .. }
             | Self::Request { .. } => true,
             // 10008: temporarily unavailable; 10005: no suitable peers yet; 10004: incomplete results; 10009: not leader.
             Self::Refused { code, .. } => matches!(*code, 10004 | 10005 | 10008 | 10009),

@@ -25,7 +25,7 @@ use crate::change::position::NodeId;
 const RENEW_EVERY: Duration = Duration::from_secs(2);
 
 /// A lease that is not renewed is gone after this: five renewals, so that a broker that elects a leader costs nobody his id.
-const TIME_TO_LIVE: Duration = Duration::from_secs(10);
+pub(super) const TIME_TO_LIVE: Duration = Duration::from_secs(10);
 
 /// How long a newcomer watches for a renewal: a bit more than one interval.
 const WATCH: Duration = Duration::from_millis(3500);
@@ -116,7 +116,7 @@ impl NodeLease {
     ) -> Result<Self, LeaseError> {
         let prefix = broker.bucket_prefix();
         let leases = broker
-            .kv_bucket(&format!("{prefix}-leases"), Some(TIME_TO_LIVE), replicas)
+            .kv_bucket(&leases_bucket(broker), Some(TIME_TO_LIVE), replicas)
             .await?;
         let nodes = broker
             .kv_bucket(&format!("{prefix}-nodes"), None, replicas)
@@ -298,6 +298,11 @@ impl NodeLease {
             key: self.key.clone(),
         }
     }
+}
+
+/// The bucket of the leases.
+pub(super) fn leases_bucket(broker: &Broker) -> String {
+    format!("{}-leases", broker.bucket_prefix())
 }
 
 /// Structs of strings and numbers always have a JSON form.

@@ -5,6 +5,7 @@
 //!   publish loop ──▶ Broker::publish ──▶ stream ──▶ LogReader::next ──▶ consume loop
 //!                                          │
 //!                     Broker::fetch, stream_state, Kv, NodeLease ── everything else
+//!   Broker::ask_peer ──▶ core NATS ──▶ PeerQuestions::next ──▶ another node
 //! ```
 //!
 //! Invariants: every request has a deadline; a wait is never tied to one connection's life (what a broken connection can
@@ -22,6 +23,7 @@ mod holder;
 mod kv;
 mod lease;
 pub mod managed;
+mod peer;
 mod reader;
 mod session;
 mod setup;
@@ -33,4 +35,5 @@ pub use health::{ReaderHealth, ReaderSnapshot};
 pub use holder::Holder;
 pub use kv::{Kv, KvEntry};
 pub use lease::{LeaseError, NodeLease};
+pub use peer::{PeerQuestion, PeerQuestions};
 pub use reader::LogReader;

@@ -27,4 +27,6 @@ mod replication;
 mod schema;
 mod service;
 mod values;
+mod verify;
+mod wait;
 mod whole_transactions;

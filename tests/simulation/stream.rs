@@ -128,7 +128,7 @@ impl Stream {
                     taken = Some(Rc::new(record));
                 }
             }
-            Body::Payload => {}
+            Body::Payload | Body::Marker(_) => {}
             Body::Unreadable { reason, .. } => panic!("unreadable: {reason}"),
             Body::Newer(v) => panic!("newer: {v}"),
         }

@@ -11,6 +11,8 @@ mod given;
 mod output;
 mod purge;
 mod span;
+mod verify;
+mod wait;
 
 use std::ffi::OsString;
 
@@ -19,6 +21,8 @@ pub use dead_letters::DeadLetters;
 pub use given::Given;
 pub use output::Done;
 pub use purge::Purge;
+pub use verify::Verify;
+pub use wait::Wait;
 
 use super::flags::{self, FLAGS, Flag};
 use super::usage::{UsageError, shown};
@@ -37,6 +41,10 @@ pub enum Word {
     Skip(Span),
     /// Messages that are to be folded again.
     Replay(Span),
+    /// Positions.
+    Wait(Wait),
+    /// Comparing nodes.
+    Verify(Verify),
 }
 
 /// One command of words.
@@ -58,7 +66,13 @@ pub struct Verb {
 }
 
 /// Every command of words, in the order of the help.
-const VERBS: &[&[Verb]] = &[conflicts::VERBS, dead_letters::VERBS, span::VERBS];
+const VERBS: &[&[Verb]] = &[
+    conflicts::VERBS,
+    dead_letters::VERBS,
+    span::VERBS,
+    wait::VERBS,
+    verify::VERBS,
+];
 
 /// What the words of a command line come to.
 pub(super) enum Found {
@@ -225,6 +239,8 @@ pub fn run(word: Word, config: &Config) -> Result<Done, Fatal> {
         Word::DeadLetters(command) => dead_letters::run(command, config),
         Word::Skip(range) => span::run(Request::Skip(range), config),
         Word::Replay(range) => span::run(Request::Replay(range), config),
+        Word::Wait(command) => wait::run(command, config),
+        Word::Verify(command) => verify::run(command, config),
     }
 }
 

@@ -50,6 +50,11 @@ impl Reply {
         self.send(result.map(Into::into));
     }
 
+    /// Ends when the client has gone, or was answered.
+    pub async fn gone(&self) {
+        self.progress.closed().await;
+    }
+
     fn send(&mut self, result: Result<Outcome, Refusal>) {
         if let Some(done) = self.done.take() {
             // The client has gone: nobody is left to tell.

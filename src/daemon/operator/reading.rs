@@ -93,7 +93,7 @@ impl Reading {
                     self.keep_batch(at, message.payload.to_vec(), batch).await?;
                 }
                 Body::Newer(_) => self.keep(at, message.payload.to_vec(), Vec::new())?,
-                Body::Unreadable { .. } => {}
+                Body::Marker(_) | Body::Unreadable { .. } => {}
             }
             if let Some(reply) = reply.filter(|_| self.told.elapsed() >= TELL) {
                 self.told = Instant::now();

@@ -59,7 +59,10 @@ async fn try_skip(engine: &Arc<Engine>, span: Span) -> Result<String, Refusal> {
         let fetched = broker.fetch(ShardId::ORDER, at, FETCH).await;
         let message = fetched.map_err(|e| refuse(ExitCode::Unavailable, e.to_string()))?;
         if let Some(message) = message
-            && !matches!(incoming::open(at, &message.payload).body, Body::Payload)
+            && !matches!(
+                incoming::open(at, &message.payload).body,
+                Body::Payload | Body::Marker(_)
+            )
         {
             letters.push((at, message.payload));
         }

@@ -116,6 +116,9 @@ pub fn read_again(letter: &DeadLetter, bytes: &Bytes) -> Reading {
         Body::Payload => Reading::Nothing(
             "it is a piece of a batch's payload, which counts for nothing by itself".to_owned(),
         ),
+        Body::Marker(_) => Reading::Nothing(
+            "it is a marker at which nodes were compared, and carries nothing".to_owned(),
+        ),
         Body::Newer(version) => Reading::Nothing(format!(
             "it has format version {version}, which this program does not know: upgrade harmonylite, then retry"
         )),

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod cluster;
+pub mod http;
 pub mod jetstream;
 pub mod node;
 pub mod tables;

@@ -132,7 +132,10 @@ impl Node {
             self.root,
             self.sections
         );
-        std::fs::write(&path, text).unwrap();
+        // In one step: another command of this node may be reading it.
+        let mut file = tempfile::NamedTempFile::new_in(&self.folder).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.persist(&path).unwrap();
         path
     }
 
