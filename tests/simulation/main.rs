@@ -18,6 +18,7 @@ mod rng;
 mod schema;
 mod steps;
 mod stream;
+mod template;
 mod workload;
 mod world;
 
@@ -44,6 +45,13 @@ fn folder(worker: usize) -> PathBuf {
         "harmonylite-simulation-{}-{worker}",
         std::process::id()
     ))
+}
+
+/// Removes what a worker leaves.
+fn tidy(worker: usize) {
+    let folder = folder(worker);
+    let _ = std::fs::remove_dir_all(world::templates(&folder));
+    let _ = std::fs::remove_dir_all(folder);
 }
 
 /// Runs a seed; a panic counts as a failure.
@@ -190,7 +198,7 @@ fn many(
                         }
                     }
                 }
-                let _ = std::fs::remove_dir_all(folder(worker));
+                tidy(worker);
             });
         }
     });
@@ -317,9 +325,7 @@ fn main() -> ExitCode {
     );
     if let Some(seed) = env("SEED") {
         let clean = replay(seed);
-        for w in [900, 901, 902] {
-            let _ = std::fs::remove_dir_all(folder(w));
-        }
+        [900, 901, 902].into_iter().for_each(tidy);
         return ExitCode::from(u8::from(!clean));
     }
     #[cfg(feature = "planted-bugs")]
@@ -408,7 +414,7 @@ fn planted(most: u64) -> bool {
                         }
                     }
                 }
-                let _ = std::fs::remove_dir_all(folder(worker));
+                tidy(worker);
             });
         }
     });

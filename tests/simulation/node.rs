@@ -9,6 +9,8 @@ use harmonylite::change::position::{NodeId, ShardId};
 use harmonylite::codec::batch::Limits;
 use harmonylite::publish::outbox::Outbox;
 use harmonylite::replica::Replica;
+use harmonylite::sqlite::connection::data_version;
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode};
 
@@ -91,6 +93,10 @@ pub struct Node {
     pub held: Option<Option<i64>>,
     pub replica: Option<Replica>,
     pub reader: Option<Connection>,
+    /// The reader of a daemon that is gone: opening another one costs more than a step.
+    pub spare_reader: Option<Connection>,
+    /// What was last seen, and the data version that it was seen at.
+    pub seen: Option<(i64, Rc<View>)>,
     /// The batch that is being sent: not acknowledged yet.
     pub outbox: Option<Outbox>,
     pub flying: Flying,
@@ -119,7 +125,7 @@ pub fn open_app(path: &Path, options: AppOptions) -> Out<Connection> {
         options.foreign_keys, options.recursive_triggers
     ))
     .map_err(|e| e.to_string())?;
-    conn.set_prepared_statement_cache_capacity(64);
+    conn.set_prepared_statement_cache_capacity(256);
     Ok(conn)
 }
 
@@ -244,6 +250,30 @@ pub fn private_count(specs: &[TableSpec], state: &State, uid: i64) -> i64 {
 }
 
 impl Node {
+    /// The tables and change logs as the daemon's reader sees them.
+    pub fn look(&mut self, specs: &[TableSpec]) -> Out<Rc<View>> {
+        let reader = self.reader.as_ref().ok_or("no reader")?;
+        let version = data_version(reader).map_err(|e| e.to_string())?;
+        if let Some((at, seen)) = &self.seen
+            && *at == version
+        {
+            return Ok(Rc::clone(seen));
+        }
+        let seen = Rc::new(view(reader, specs, &self.flying)?);
+        self.seen = Some((version, Rc::clone(&seen)));
+        Ok(seen)
+    }
+
+    /// At the end of a run nobody needs a checkpoint.
+    pub fn close_quickly(&mut self) {
+        let quick = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        let writer = self.replica.as_mut().map(|r| &*r.writer());
+        let others = [self.reader.as_ref(), self.spare_reader.as_ref(), writer];
+        for conn in others.into_iter().flatten().chain([&self.app]) {
+            let _ = conn.set_db_config(quick, true);
+        }
+    }
+
     pub fn position(&self) -> usize {
         self.replica
             .as_ref()

@@ -35,6 +35,8 @@ pub type Terms = fn(&[Val]) -> Option<Vec<Val>>;
 
 pub struct TableSpec {
     pub name: &'static str,
+    /// What it stands for, in the counts.
+    pub says: &'static str,
     pub columns: Vec<Column>,
     /// Positions of the key's columns, and whether they compare without case. Empty: the rowid.
     pub key: Vec<(usize, bool)>,
@@ -111,6 +113,23 @@ fn table(
 ) -> TableSpec {
     TableSpec {
         name,
+        says: match name {
+            PRIVATE => "table: one row a node",
+            "items" => "table: integer key",
+            "words" => "table: text key",
+            "pairs" => "table: composite key",
+            "loose" => "table: no primary key",
+            "nocase" => "table: NOCASE key",
+            "anykey" => "table: key without a type",
+            "users" => "table: UNIQUE column",
+            "accounts" => "table: partial UNIQUE index",
+            "names" => "table: UNIQUE index on an expression",
+            "slots" => "table: several UNIQUE indexes",
+            "tags" => "table: UNIQUE columns, no primary key",
+            "parents" | "children" | "toys" => "table: foreign keys with cascades",
+            "orders" | "audit" | "totals" => "table: application's triggers",
+            _ => "table: more than 64 columns",
+        },
         columns: columns
             .iter()
             .map(|(n, k)| Column {

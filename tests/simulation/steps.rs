@@ -16,7 +16,7 @@ use harmonylite::sqlite::connection::open_reader;
 use crate::Out;
 use crate::check;
 use crate::model::Val;
-use crate::node::{Flying, is_refusal, newest_ids, open_app, private_count, remove_file, view};
+use crate::node::{Flying, is_refusal, newest_ids, open_app, private_count, remove_file};
 use crate::rng::Rng;
 use crate::schema::PRIVATE;
 use crate::world::{Saved, World, unsent_private};
@@ -129,7 +129,12 @@ impl World {
         }
         let uids: Vec<i64> = self.nodes.iter().map(|n| n.uid).collect();
         for _ in 0..r.range(usize::from(own.is_none()), 4) {
-            let spec = r.below(self.specs.len());
+            // Others' private rows are seldom written to.
+            let spec = if r.chance(100) {
+                0
+            } else {
+                1 + r.below(self.specs.len() - 1)
+            };
             // What nobody else writes to: the private table aside, where each has its own row.
             if self
                 .owners
@@ -142,12 +147,10 @@ impl World {
             if savepoint {
                 statements.push(("SAVEPOINT s".into(), vec![]));
             }
-            statements.extend(crate::workload::act(
-                r,
-                &self.specs[spec],
-                self.large,
-                &uids,
-            ));
+            let done = crate::workload::act(r, &self.specs[spec], self.large, &uids);
+            self.count(done.what);
+            self.count(self.specs[spec].says);
+            statements.extend(done.statements);
             if savepoint {
                 statements.push(("ROLLBACK TO s".into(), vec![]));
                 self.count("savepoint rolled back");
@@ -245,6 +248,7 @@ impl World {
                         batch.sections.len()
                     );
                     node.flying.up_to = newest_ids(reader, &self.specs)?;
+                    node.seen = None;
                     node.outbox = Some(Outbox::new(batch));
                     self.count("batch scanned");
                     self.add(
@@ -438,10 +442,13 @@ impl World {
         let messages = self.messages(from, to);
         let node = &mut self.nodes[n];
         let uid = node.uid;
-        let (Some(replica), Some(reader)) = (&mut node.replica, &node.reader) else {
+        if node.replica.is_none() || node.reader.is_none() {
+            return Ok(None);
+        }
+        let before = node.look(&self.specs)?;
+        let Some(replica) = &mut node.replica else {
             return Ok(None);
         };
-        let before = view(reader, &self.specs, &node.flying)?;
         let options = ApplyOptions {
             max_time: if short {
                 Duration::ZERO
@@ -469,8 +476,8 @@ impl World {
             }
             Err(e) => return Err(format!("node {uid} apply: {e}")),
         };
-        let after = view(reader, &self.specs, &node.flying)?;
         let at = replica.position().sequence.0 as usize;
+        let after = node.look(&self.specs)?;
         if at != from + applied.consumed {
             return Err(format!(
                 "node {uid} took {} messages from {from} and stands at {at}",
@@ -640,7 +647,11 @@ impl World {
         self.say(|| {
             format!("node {uid} starts as {id} in {incarnation} at {at}, {ahead} own batches ahead")
         });
-        self.nodes[n].reader = Some(open_reader(&path).map_err(|e| e.to_string())?);
+        let reader = match self.nodes[n].spare_reader.take() {
+            Some(reader) => reader,
+            None => open_reader(&path).map_err(|e| e.to_string())?,
+        };
+        self.nodes[n].reader = Some(reader);
         self.nodes[n].replica = Some(replica);
         self.nodes[n].flying = flying;
         Ok(())
@@ -650,8 +661,12 @@ impl World {
     fn crash(&mut self, n: usize, _counted: bool) {
         let late = self.nodes[n].abandon();
         self.ghosts.extend(late);
-        self.nodes[n].replica = None;
-        self.nodes[n].reader = None;
+        let node = &mut self.nodes[n];
+        node.replica = None;
+        node.seen = None;
+        if let Some(reader) = node.reader.take() {
+            node.spare_reader = Some(reader);
+        }
     }
 
     fn crash_step(&mut self, n: usize, r: &mut Rng) -> Out<()> {
@@ -706,6 +721,7 @@ impl World {
         self.finish_app(n, false)?;
         self.crash(n, false);
         let path = self.nodes[n].path.clone();
+        self.nodes[n].spare_reader = None;
         self.nodes[n].app = rusqlite::Connection::open_in_memory().map_err(|e| e.to_string())?;
         remove_file(&path);
         std::fs::copy(&file, &path).map_err(|e| e.to_string())?;

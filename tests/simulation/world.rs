@@ -9,16 +9,15 @@ use bytes::Bytes;
 use harmonylite::change::position::{NodeId, ShardId};
 use harmonylite::codec::batch::Limits;
 use harmonylite::codec::spool::Spool;
-use harmonylite::replica::Replica;
-use harmonylite::replica::lifecycle::OpenOptions;
 use rusqlite::Connection;
 
 use crate::Out;
 use crate::check;
-use crate::node::{AppOptions, Node, open_app, read_state, view};
+use crate::node::{AppOptions, Node, open_app, read_state};
 use crate::rng::Rng;
 use crate::schema::{TableSpec, groups};
 use crate::stream::Stream;
+use crate::template::{self, Choice};
 
 /// How often things happened.
 pub type Counters = BTreeMap<&'static str, u64>;
@@ -95,60 +94,29 @@ impl World {
 
     fn new(seed: u64, folder: &Path, trace: bool) -> Out<Self> {
         let mut r = Rng::of(seed, 0);
-        let mut all = groups();
-        let mut chosen = vec![all.remove(0)];
-        for _ in 0..[1, 1, 2, 2, 3][r.below(5)] {
-            chosen.push(all.remove(r.below(all.len())));
-        }
+        let mut left: Vec<usize> = (1..groups().len()).collect();
+        let mut chosen: Vec<usize> = (0..[1, 1, 1, 2, 2, 3][r.below(6)])
+            .map(|_| left.swap_remove(r.below(left.len())))
+            .collect();
+        chosen.sort_unstable();
+        // Most clusters begin with copies of a database that has its capture already.
+        let choice = Choice {
+            groups: chosen,
+            rows: r.below(template::ROWS),
+            captured: r.chance(900),
+        };
+        let made = template::get(&templates(folder), &choice)?;
+        let specs = Rc::clone(&made.specs);
         let app = AppOptions {
             foreign_keys: r.chance(800),
             recursive_triggers: r.chance(150),
         };
-        let template = folder.join("template.db");
-        crate::node::remove_file(&template);
-        let conn = open_app(&template, app)?;
-        let mut specs = Vec::new();
-        let groups_of: Vec<usize> = chosen.iter().map(|g| g.tables.len()).collect();
-        for group in chosen {
-            conn.execute_batch(&group.sql).map_err(|e| e.to_string())?;
-            specs.extend(group.tables);
-        }
-        let specs = Rc::new(specs);
-        for spec in specs.iter().skip(1) {
-            for _ in 0..3 {
-                for (sql, values) in crate::workload::act(&mut r, spec, false, &[1]) {
-                    match conn.execute(&sql, rusqlite::params_from_iter(&values)) {
-                        Ok(_) => {}
-                        Err(e) if crate::node::is_refusal(&e) => {}
-                        Err(e) => return Err(format!("{sql}: {e}")),
-                    }
-                }
-            }
-        }
-        // Rows without a key are on no other node's account.
-        for spec in specs.iter() {
-            let null: Vec<String> = spec
-                .key_names()
-                .iter()
-                .map(|k| format!("{k} IS NULL"))
-                .collect();
-            conn.execute_batch(&format!(
-                "DELETE FROM {} WHERE {}",
-                spec.name,
-                null.join(" OR ")
-            ))
-            .map_err(|e| e.to_string())?;
-        }
-        let count = r.range(2, 5);
+        let count = [2, 2, 3, 3, 3, 4, 5][r.below(7)];
         let owners = r.chance(200).then(|| {
-            let of_group: Vec<usize> = groups_of.iter().map(|_| r.below(count)).collect();
-            groups_of
-                .iter()
-                .zip(of_group)
-                .flat_map(|(tables, owner)| vec![owner; *tables])
-                .collect()
+            let of_group: Vec<usize> = groups().iter().map(|_| r.below(count)).collect();
+            made.group_of.iter().map(|g| of_group[*g]).collect()
         });
-        let start = read_state(&conn, &specs)?;
+        let start = made.start.clone();
         let spool = Arc::new(Spool::new(folder.to_owned()));
         let stream = Stream::new(Rc::clone(&specs), start, Arc::clone(&spool));
         let mut world = Self {
@@ -184,26 +152,13 @@ impl World {
             world.app
         );
         world.say(|| line);
-        // Most clusters begin with copies of a database that has its capture already: that saves time.
-        if r.chance(800) {
-            let options = OpenOptions {
-                node_id: NodeId(1),
-                publish: true,
-                include: Vec::new(),
-                exclude: Vec::new(),
-            };
-            Replica::open(&template, &options, std::time::Duration::ZERO, &|| true)
-                .map_err(|e| e.to_string())?;
-        }
         for _ in 0..count {
             let id = world.next_id;
             world.next_id += 1;
             let path = world.fresh_path();
-            conn.execute("VACUUM INTO ?1", [path.to_string_lossy()])
-                .map_err(|e| e.to_string())?;
+            std::fs::copy(&made.path, &path).map_err(|e| e.to_string())?;
             world.add_node(&mut r, NodeId(id), path)?;
         }
-        drop(conn);
         for n in 0..world.nodes.len() {
             world.start(n, &mut r)?;
         }
@@ -228,6 +183,8 @@ impl World {
             held: None,
             replica: None,
             reader: None,
+            spare_reader: None,
+            seen: None,
             outbox: None,
             flying: Default::default(),
             limits,
@@ -241,10 +198,13 @@ impl World {
     /// A node's tables are what they must be.
     pub fn check(&mut self, n: usize) -> Out<()> {
         let node = &mut self.nodes[n];
-        let (Some(replica), Some(reader)) = (&node.replica, &node.reader) else {
+        if node.replica.is_none() || node.reader.is_none() {
+            return Ok(());
+        }
+        let seen = node.look(&self.specs)?;
+        let Some(replica) = &node.replica else {
             return Ok(());
         };
-        let seen = view(reader, &self.specs, &node.flying)?;
         let at = replica.position().sequence.0 as usize;
         check::is_fold_and_pending(
             &self.specs,
@@ -363,6 +323,13 @@ impl World {
     }
 }
 
+/// Where the databases are that others are copied from.
+pub fn templates(folder: &Path) -> PathBuf {
+    let mut name = folder.as_os_str().to_owned();
+    name.push("-templates");
+    name.into()
+}
+
 /// Runs a seed, leaving out some steps.
 pub fn run(seed: u64, folder: &Path, without: &HashSet<usize>, trace: bool) -> Outcome {
     let _ = std::fs::remove_dir_all(folder);
@@ -387,9 +354,7 @@ pub fn run(seed: u64, folder: &Path, without: &HashSet<usize>, trace: bool) -> O
             world.step = step;
             let mut r = Rng::of(seed, 1000 + step as u64);
             let n = world.act(&mut r)?;
-            if let Some(n) = n.filter(|n| *n < world.nodes.len())
-                && r.chance(500)
-            {
+            if let Some(n) = n.filter(|n| *n < world.nodes.len()) {
                 world.check(n)?;
             }
         }
@@ -401,6 +366,9 @@ pub fn run(seed: u64, folder: &Path, without: &HashSet<usize>, trace: bool) -> O
     let (sectioned, pieced) = (world.stream.sectioned, world.stream.pieced);
     world.add("batch in sections", sectioned);
     world.add("section in pieces", pieced);
+    for node in &mut world.nodes {
+        node.close_quickly();
+    }
     Outcome {
         result,
         counters: std::mem::take(&mut world.counters),
