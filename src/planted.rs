@@ -74,6 +74,16 @@ mod with_feature {
         ParkedIsLost,
         /// Sections of a batch are read in another order.
         SectionsReversed,
+        /// A stream that ends before the position is read on.
+        ShorterIsFine,
+        /// A stream that begins behind the next message is read on.
+        TrimmedIsSkipped,
+        /// What stands at the position is not compared with what was folded.
+        HistoryNotCompared,
+        /// Of the message at the position only the bytes are compared.
+        BytesAloneCompared,
+        /// Whatever stands where a record's piece stood is taken for it.
+        AnyPieceWillDo,
     }
 
     thread_local! {

@@ -22,6 +22,7 @@ mod template;
 mod workload;
 mod world;
 
+use mimalloc as _;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
