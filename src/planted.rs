@@ -82,6 +82,12 @@ mod with_feature {
         HistoryNotCompared,
         /// Of the message at the position only the bytes are compared.
         BytesAloneCompared,
+        /// An incarnation is only above the one that the database knows.
+        OnlyOwnIncarnation,
+        /// The acknowledgement of an own batch counts everything before it as applied.
+        OwnAckMovesPosition,
+        /// Parts of a batch count without their commit record.
+        PartsWithoutRecord,
         /// Whatever stands where a record's piece stood is taken for it.
         AnyPieceWillDo,
     }

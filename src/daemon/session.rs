@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::http::status::Component;
 use crate::replica::ReplicaError;
 use crate::runtime::Backoff;
-use crate::state::node::Position;
+use crate::state::node::{Position, next_incarnation};
 use crate::state::publishers::Publishers;
 use crate::stream::managed::ManagedServer;
 use crate::stream::{Broker, Holder, LeaseError, NodeLease, StreamError, continuity};
@@ -266,7 +266,7 @@ async fn begin_incarnation(
                         .replica()
                         .stored_incarnation()
                         .map_err(|e| e.to_string())?;
-                    recorded.max(stored).max(seen) + 1
+                    next_incarnation(stored, seen, recorded)
                 }
             };
             lease

@@ -2,7 +2,7 @@
 
 use crate::Out;
 use crate::model::{State, show};
-use crate::node::{Pending, View};
+use crate::node::{Node, Pending, View};
 use crate::schema::TableSpec;
 
 /// A node shows the fold of the stream up to its position with its own pending changes on top, and nothing else.
@@ -135,6 +135,43 @@ pub fn equal(specs: &[TableSpec], a: &State, b: &State) -> Out<()> {
                 ));
             }
         }
+    }
+    Ok(())
+}
+
+/// Nothing of ours is left over: what each change log holds is its newest row, marked as done.
+pub fn nothing_left(node: &Node) -> Out<()> {
+    let count = |sql: &str| -> Out<i64> {
+        node.app
+            .prepare_cached(sql)
+            .and_then(|mut q| q.query_row([], |r| r.get(0)))
+            .map_err(|e| format!("{sql}: {e}"))
+    };
+    let tables: Vec<String> = node
+        .app
+        .prepare_cached(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB '__harmonylite__*'",
+        )
+        .and_then(|mut q| q.query_map([], |r| r.get(0))?.collect())
+        .map_err(|e| e.to_string())?;
+    for table in tables {
+        // An upsert leaves its note; notes of earlier statements go with the next.
+        let most = if table.ends_with("_change_log") {
+            1
+        } else if table.ends_with("_notes") {
+            16
+        } else if table.ends_with("_former_values") {
+            0
+        } else {
+            continue;
+        };
+        let n = count(&format!("SELECT count(*) FROM \"{table}\""))?;
+        if n > most {
+            return Err(format!("table {table} holds {n} rows"));
+        }
+    }
+    if !node.sending.is_empty() {
+        return Err(format!("{} batches are kept", node.sending.len()));
     }
     Ok(())
 }

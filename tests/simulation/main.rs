@@ -12,6 +12,7 @@
 #![allow(missing_docs)]
 
 mod check;
+mod faults;
 mod model;
 mod node;
 mod rng;

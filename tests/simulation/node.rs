@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use harmonylite::change::position::{NodeId, ShardId};
+use harmonylite::change::position::{BatchNumber, NodeId, ShardId};
 use harmonylite::codec::batch::Limits;
-use harmonylite::publish::outbox::Outbox;
+use harmonylite::publish::flying::FlyingBatches;
 use harmonylite::replica::Replica;
 use harmonylite::sqlite::connection::data_version;
 use rusqlite::config::DbConfig;
@@ -97,9 +97,31 @@ pub struct Node {
     pub spare_reader: Option<Connection>,
     /// What was last seen, and the data version that it was seen at.
     pub seen: Option<(i64, Rc<View>)>,
-    /// The batch that is being sent: not acknowledged yet.
-    pub outbox: Option<Outbox>,
+    /// Batches whose echo is not folded.
+    pub sending: FlyingBatches,
+    /// The last batch of this life whose echo was folded.
+    pub echoed: BatchNumber,
     pub flying: Flying,
+    /// In which tables the late column is there.
+    pub late: Vec<bool>,
+    /// The connection is a new one: the history is to be compared before anything is read.
+    pub unverified: bool,
+    /// The last batch that was read ahead at the start, and its fingerprint.
+    pub ahead: (usize, u64),
+    /// A planted bug: everything up to there counts as applied.
+    #[cfg(feature = "planted-bugs")]
+    pub skip_to: usize,
+    /// It stands still, and says why.
+    pub halted: Option<String>,
+    /// What the stream came to at its position, where the broker has lost that since.
+    pub history: Option<State>,
+    /// As configured.
+    pub publish: bool,
+    pub replicate: bool,
+    /// With `replicate = false`: up to where the stream was read for echoes, and what was read there.
+    pub read_at: (usize, u64),
+    /// Up to there the stream must be folded before the node is its fold again: it has run with `replicate = false`.
+    pub behind: usize,
     pub limits: Limits,
     /// The private count last committed here, since the file was last put back.
     pub last_own: Option<i64>,
@@ -142,21 +164,43 @@ pub fn is_refusal(e: &rusqlite::Error) -> bool {
     matches!(e, rusqlite::Error::SqliteFailure(f, _) if matches!(f.code, ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch))
 }
 
+fn is_no_table(e: &rusqlite::Error) -> bool {
+    e.to_string().contains("no such table")
+}
+
+/// In which tables the late column is there.
+pub fn late_columns(conn: &Connection, specs: &[TableSpec]) -> Out<Vec<bool>> {
+    let there = |spec: &TableSpec| match &spec.late {
+        None => Ok(true),
+        Some(_) => conn
+            .prepare_cached("SELECT count(*) FROM pragma_table_info(?1) WHERE name = 'late'")
+            .and_then(|mut q| q.query_row([spec.name], |r| r.get::<_, i64>(0)))
+            .map(|n| n > 0),
+    };
+    specs
+        .iter()
+        .map(|s| there(s).map_err(|e| e.to_string()))
+        .collect()
+}
+
 /// All replicated tables as a connection sees them. Rows with NULL in their key are not replicated and left out.
-pub fn read_state(conn: &Connection, specs: &[TableSpec]) -> Out<State> {
+pub fn read_state(conn: &Connection, specs: &[TableSpec], late: &[bool]) -> Out<State> {
     let mut out = State::default();
-    for spec in specs {
+    for (spec, late) in specs.iter().zip(late) {
         let mut rows = Rows::new();
         let mut stmt = conn
-            .prepare_cached(&spec.select())
+            .prepare_cached(&spec.select(*late))
             .map_err(|e| e.to_string())?;
         let n = stmt.column_count();
         let mut found = stmt.query([]).map_err(|e| e.to_string())?;
         while let Some(row) = found.next().map_err(|e| e.to_string())? {
-            let row: Vec<Val> = (0..n)
+            let mut row: Vec<Val> = (0..n)
                 .map(|i| row.get_ref(i).map(val))
                 .collect::<Result<_, _>>()
                 .map_err(|e| e.to_string())?;
+            if !late {
+                spec.widen(&mut row, None);
+            }
             let key = spec.key_of(&row);
             if !key.contains(&Val::Null) && rows.insert(key, row).is_some() {
                 return Err(format!("table {} holds one key twice", spec.name));
@@ -174,13 +218,20 @@ pub fn read_pending(conn: &Connection, spec: &TableSpec, flying: &Flying) -> Out
         .iter()
         .map(|k| format!("val_{k}"))
         .collect();
+    // What triggers of an older generation logged may have changed columns that they do not know.
     let sql = format!(
-        "SELECT type, mask, id, stamp, {} FROM __harmonylite__{}_change_log WHERE type <> 3 ORDER BY id",
+        "SELECT CASE WHEN type = 2 AND generation <> (SELECT t.generation FROM __harmonylite__tables t WHERE t.table_name = '{name}') THEN 1 ELSE type END,
+         mask, id, stamp, {} FROM __harmonylite__{name}_change_log WHERE type <> 3 ORDER BY id",
         keys.join(", "),
-        spec.name
+        name = spec.name
     );
     let mut out = PendingRows::new();
-    let mut stmt = conn.prepare_cached(&sql).map_err(|e| e.to_string())?;
+    let mut stmt = match conn.prepare_cached(&sql) {
+        Ok(stmt) => stmt,
+        // `publish = false`: there is no change log.
+        Err(e) if is_no_table(&e) => return Ok(out),
+        Err(e) => return Err(e.to_string()),
+    };
     let mut rows = stmt.query([]).map_err(|e| e.to_string())?;
     while let Some(row) = rows.next().map_err(|e| e.to_string())? {
         let get = |i: usize| row.get::<_, i64>(i).map_err(|e| e.to_string());
@@ -216,16 +267,19 @@ pub fn newest_ids(
             );
             let id = conn
                 .prepare_cached(&sql)
-                .and_then(|mut q| q.query_row([], |r| r.get(0)))
-                .map_err(|e| e.to_string())?;
-            Ok((s.name, id))
+                .and_then(|mut q| q.query_row([], |r| r.get(0)));
+            match id {
+                Ok(id) => Ok((s.name, id)),
+                Err(e) if is_no_table(&e) => Ok((s.name, 0)),
+                Err(e) => Err(e.to_string()),
+            }
         })
         .collect()
 }
 
-pub fn view(conn: &Connection, specs: &[TableSpec], flying: &Flying) -> Out<View> {
+pub fn view(conn: &Connection, specs: &[TableSpec], late: &[bool], flying: &Flying) -> Out<View> {
     conn.execute_batch("BEGIN").map_err(|e| e.to_string())?;
-    let state = read_state(conn, specs);
+    let state = read_state(conn, specs, late);
     let pending: Out<Vec<_>> = specs
         .iter()
         .map(|s| read_pending(conn, s, flying))
@@ -259,7 +313,7 @@ impl Node {
         {
             return Ok(Rc::clone(seen));
         }
-        let seen = Rc::new(view(reader, specs, &self.flying)?);
+        let seen = Rc::new(view(reader, specs, &self.late, &self.flying)?);
         self.seen = Some((version, Rc::clone(&seen)));
         Ok(seen)
     }
@@ -280,19 +334,35 @@ impl Node {
             .map_or(0, |r| r.position().sequence.0 as usize)
     }
 
-    /// The messages of the batch in flight that were made and may still arrive, once its publisher is gone.
+    /// How far the file is folded.
+    pub fn stored_position(&self) -> Out<usize> {
+        self.app
+            .prepare_cached("SELECT position FROM __harmonylite__node")
+            .and_then(|mut q| q.query_row([], |r| r.get::<_, i64>(0)))
+            .map(|n| n as usize)
+            .or_else(|e| {
+                if is_no_table(&e) {
+                    Ok(0)
+                } else {
+                    Err(e.to_string())
+                }
+            })
+    }
+
+    /// The messages of batches in flight that were made and may still arrive, once their publisher is gone.
     pub fn abandon(&mut self) -> Vec<(ShardId, Bytes)> {
         let mut out = Vec::new();
-        if let Some(mut outbox) = self.outbox.take() {
-            for piece in outbox.missing() {
-                if let Ok(Some(message)) = outbox.piece(piece) {
+        if let Some(flying) = self.sending.unacknowledged() {
+            for piece in flying.outbox.missing() {
+                if let Ok(Some(message)) = flying.outbox.piece(piece) {
                     out.push(message);
                 }
             }
-            if let Some(record) = outbox.commit() {
+            if let Some(record) = flying.outbox.commit() {
                 out.push((ShardId::ORDER, record));
             }
         }
+        self.sending.clear();
         out
     }
 }

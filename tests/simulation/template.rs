@@ -86,7 +86,8 @@ fn make(folder: &Path, choice: &Choice) -> Out<Template> {
     let mut r = Rng::of(choice.rows as u64, 3);
     for spec in specs.iter().skip(1) {
         for _ in 0..4 {
-            for (sql, values) in crate::workload::act(&mut r, spec, false, &[1]).statements {
+            let narrow = spec.narrow();
+            for (sql, values) in crate::workload::act(&mut r, &narrow, false, &[1]).statements {
                 match conn.execute(&sql, rusqlite::params_from_iter(&values)) {
                     Ok(_) => {}
                     Err(e) if is_refusal(&e) => {}
@@ -109,7 +110,8 @@ fn make(folder: &Path, choice: &Choice) -> Out<Template> {
         ))
         .map_err(|e| e.to_string())?;
     }
-    let start = read_state(&conn, &specs)?;
+    let late: Vec<bool> = specs.iter().map(|s| s.late.is_none()).collect();
+    let start = read_state(&conn, &specs, &late)?;
     if choice.captured {
         let options = OpenOptions {
             node_id: NodeId(1),

@@ -13,7 +13,8 @@ use rusqlite::Connection;
 
 use crate::Out;
 use crate::check;
-use crate::node::{AppOptions, Node, open_app, read_state};
+use crate::model::State;
+use crate::node::{AppOptions, Node, late_columns, open_app, read_state};
 use crate::rng::Rng;
 use crate::schema::{TableSpec, groups};
 use crate::stream::Stream;
@@ -26,11 +27,18 @@ pub type Counters = BTreeMap<&'static str, u64>;
 pub struct Saved {
     pub path: PathBuf,
     pub uid: i64,
+    /// How far it is folded.
+    pub position: usize,
+    /// What the stream came to there, where the broker has lost that since.
+    pub history: Option<State>,
+    pub behind: usize,
 }
 
 pub struct World {
     pub folder: PathBuf,
     pub specs: Rc<Vec<TableSpec>>,
+    /// The tables without their late columns.
+    pub narrow: Vec<TableSpec>,
     pub stream: Stream,
     pub nodes: Vec<Node>,
     /// Messages on their way that may still arrive.
@@ -41,6 +49,12 @@ pub struct World {
     pub app: AppOptions,
     pub large: bool,
     pub faults: bool,
+    /// The broker loses what it has acknowledged, or trims what a node has yet to read.
+    pub brittle: bool,
+    /// Nodes run with `publish = false` or `replicate = false` for a while.
+    pub modes: bool,
+    /// Columns are added while nodes run.
+    pub alters: bool,
     /// Each table is written by one node alone: then nothing may ever count as a conflict. For each table the place of its node.
     pub owners: Option<Vec<usize>>,
     /// What their nodes showed last.
@@ -117,10 +131,15 @@ impl World {
             made.group_of.iter().map(|g| of_group[*g]).collect()
         });
         let start = made.start.clone();
+        let faults = r.chance(900);
+        let brittle = faults && r.chance(250);
+        let modes = faults && !brittle && r.chance(250);
+        let alters = r.chance(350) && specs.iter().any(|s| s.late.is_some());
         let spool = Arc::new(Spool::new(folder.to_owned()));
         let stream = Stream::new(Rc::clone(&specs), start, Arc::clone(&spool));
         let mut world = Self {
             folder: folder.to_owned(),
+            narrow: specs.iter().map(TableSpec::narrow).collect(),
             specs,
             stream,
             nodes: Vec::new(),
@@ -130,7 +149,10 @@ impl World {
             counters: Counters::new(),
             app,
             large: r.chance(250),
-            faults: r.chance(900),
+            faults,
+            brittle,
+            modes,
+            alters,
             owners,
             owned: Vec::new(),
             next_uid: 1,
@@ -143,10 +165,13 @@ impl World {
         };
         let names: Vec<&str> = world.specs.iter().map(|s| s.name).collect();
         let line = format!(
-            "tables {}; kv {}, faults {}, large {}, owners {:?}, {:?}",
+            "tables {}; kv {}, faults {}, brittle {}, modes {}, alters {}, large {}, owners {:?}, {:?}",
             names.join(" "),
             world.kv.is_some(),
             world.faults,
+            world.brittle,
+            world.modes,
+            world.alters,
             world.large,
             world.owners,
             world.app
@@ -174,6 +199,7 @@ impl World {
         let uid = self.next_uid;
         self.next_uid += 1;
         let app = open_app(&path, self.app)?;
+        let late = late_columns(&app, &self.specs)?;
         let limits = self.limits(r);
         self.nodes.push(Node {
             uid,
@@ -185,8 +211,20 @@ impl World {
             reader: None,
             spare_reader: None,
             seen: None,
-            outbox: None,
+            sending: Default::default(),
+            echoed: Default::default(),
             flying: Default::default(),
+            late,
+            unverified: false,
+            ahead: (0, 0),
+            #[cfg(feature = "planted-bugs")]
+            skip_to: 0,
+            halted: None,
+            history: None,
+            publish: true,
+            replicate: true,
+            read_at: (0, 0),
+            behind: 0,
             limits,
             last_own: None,
             floor: 0,
@@ -206,18 +244,21 @@ impl World {
             return Ok(());
         };
         let at = replica.position().sequence.0 as usize;
-        check::is_fold_and_pending(
-            &self.specs,
-            self.stream.state(at),
-            &seen,
-            replica.needs_tidying(),
-        )
-        .map_err(|e| {
-            format!(
-                "node {} is not its fold at {at} with its pending changes: {e}",
-                node.uid
-            )
-        })?;
+        if at < node.behind {
+            return Ok(());
+        }
+        let fold = match &node.history {
+            Some(state) => state,
+            None => self.stream.state(at),
+        };
+        check::is_fold_and_pending(&self.specs, fold, &seen, replica.needs_tidying()).map_err(
+            |e| {
+                format!(
+                    "node {} is not its fold at {at} with its pending changes: {e}",
+                    node.uid
+                )
+            },
+        )?;
         let own = crate::node::private_count(&self.specs, &seen.state, node.uid);
         // After an older file was put back a late message of the former life may bring a newer count than what the file goes on to send.
         if own < node.seen_own && node.last_own.is_some() && !self.tainted.contains(&node.uid) {
@@ -239,12 +280,20 @@ impl World {
                 self.rename(n, r)?;
             }
         }
+        for n in 0..self.nodes.len() {
+            self.finish_app(n, true)?;
+            if !self.nodes[n].publish || !self.nodes[n].replicate {
+                self.configure(n, true, true, r)?;
+            }
+            if self.alters {
+                self.add_columns(n)?;
+            }
+        }
         // With one writer a table, what its node shows once its application has ended is what all must have in the end.
         let mut owned = Vec::new();
         if let Some(owners) = self.owners.clone() {
             for n in 0..self.nodes.len() {
-                self.finish_app(n, true)?;
-                let here = read_state(&self.nodes[n].app, &self.specs)?;
+                let here = read_state(&self.nodes[n].app, &self.specs, &self.nodes[n].late)?;
                 owned.extend(
                     (1..self.specs.len())
                         .filter(|t| owners[*t] == n)
@@ -261,6 +310,9 @@ impl World {
                     self.start(n, r)?;
                     quiet = false;
                 }
+                if !self.goes_on(n, r)? {
+                    continue;
+                }
                 while self.nodes[n].position() < self.stream.end() {
                     quiet = false;
                     let before = self.nodes[n].position();
@@ -271,18 +323,16 @@ impl World {
                 }
                 self.tidy(n)?;
                 self.scan(n)?;
-                while self.nodes[n].outbox.is_some() {
-                    quiet = false;
-                    self.send(n, 100, false, r)?;
-                }
+                quiet &= !self.send_all(n, r)?;
                 let node = &mut self.nodes[n];
                 let Some(replica) = &mut node.replica else {
                     continue;
                 };
-                quiet &= node.outbox.is_none()
-                    && replica.batch_in_flight().is_none()
-                    && replica.pending_changes().map_err(|e| e.to_string())? == 0
-                    && !replica.needs_tidying();
+                quiet &= node.halted.is_some()
+                    || (node.sending.is_empty()
+                        && replica.batch_in_flight().is_none()
+                        && replica.pending_changes().map_err(|e| e.to_string())? == 0
+                        && !replica.needs_tidying());
             }
             if quiet {
                 return Ok(());
@@ -294,7 +344,8 @@ impl World {
     fn at_rest(&mut self) -> Out<()> {
         let end = self.stream.state(self.stream.end()).clone();
         for (t, rows) in &self.owned {
-            if end.tables[*t] != *rows {
+            let halted = self.nodes.iter().any(|n| n.halted.is_some());
+            if end.tables[*t] != *rows && !halted {
                 return Err(format!(
                     "table {}, which one node alone writes, is not as that node had it",
                     self.specs[*t].name
@@ -303,10 +354,15 @@ impl World {
         }
         for n in 0..self.nodes.len() {
             self.check(n)?;
-            let node = &self.nodes[n];
-            let here = read_state(&node.app, &self.specs)?;
+            let node = &mut self.nodes[n];
+            if node.halted.is_some() {
+                *self.counters.entry("halted at the end").or_default() += 1;
+                continue;
+            }
+            let here = read_state(&node.app, &self.specs, &node.late)?;
             check::equal(&self.specs, &here, &end)
                 .map_err(|e| format!("node {} differs at rest: {e}", node.uid))?;
+            check::nothing_left(node).map_err(|e| format!("node {} at rest: {e}", node.uid))?;
             if self.kv.is_none() || self.tainted.contains(&node.uid) {
                 continue;
             }
