@@ -3,7 +3,6 @@
 
 use harmonylite::change::position::Sequence;
 use harmonylite::changelog::in_flight::WINDOW;
-use harmonylite::replica::Replica;
 use harmonylite::stream::continuity::{self, Broken};
 
 use crate::Out;
@@ -179,9 +178,17 @@ impl World {
         self.start(n, r)
     }
 
-    /// The application adds the late columns that are not there yet.
+    /// The application adds the late columns that are not there yet. Not while a batch is on its way that carries cells of them: the engine would
+    /// take what is in flight as cells for whole rows once the generation has changed (see docs/testing.md).
     pub fn add_columns(&mut self, n: usize) -> Out<()> {
-        if self.nodes[n].held.is_some() {
+        let node = &self.nodes[n];
+        let still = node.replica.as_ref().is_some_and(|replica| {
+            replica.batch_in_flight().is_none()
+                && replica.position().sequence.0 as usize >= node.ahead.0
+                && node.replicate
+        });
+        let ghosts = self.ghosts.iter().any(|g| g.2 == node.id);
+        if node.held.is_some() || !still || ghosts {
             return Ok(());
         }
         for (t, spec) in self.specs.clone().iter().enumerate() {
@@ -190,7 +197,6 @@ impl World {
                 continue;
             }
             let Some(sql) = spec.alter() else { continue };
-            let flying = node.replica.as_ref().and_then(Replica::batch_in_flight);
             match node.app.execute_batch(&sql) {
                 Ok(()) => {}
                 Err(e) => return Err(format!("{sql}: {e}")),
@@ -201,10 +207,6 @@ impl World {
             self.say(|| format!("node {uid} app: {sql}"));
             self.count("column added");
             self.add("column added under a running daemon", u64::from(running));
-            self.add(
-                "column added with a batch in flight",
-                u64::from(flying.is_some()),
-            );
         }
         Ok(())
     }

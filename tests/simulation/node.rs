@@ -233,7 +233,13 @@ pub fn read_pending(conn: &Connection, spec: &TableSpec, flying: &Flying) -> Out
         Err(e) => return Err(e.to_string()),
     };
     let mut rows = stmt.query([]).map_err(|e| e.to_string())?;
-    while let Some(row) = rows.next().map_err(|e| e.to_string())? {
+    loop {
+        let row = match rows.next() {
+            Ok(Some(row)) => row,
+            Ok(None) => break,
+            Err(e) if is_no_table(&e) => break,
+            Err(e) => return Err(e.to_string()),
+        };
         let get = |i: usize| row.get::<_, i64>(i).map_err(|e| e.to_string());
         let (kind, mask) = (get(0)?, get(1)?);
         let key: Vec<Val> = (0..keys.len())

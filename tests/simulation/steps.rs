@@ -338,7 +338,7 @@ impl World {
             return Ok(());
         }
         let node = &mut self.nodes[n];
-        let uid = node.uid;
+        let (uid, me) = (node.uid, node.id);
         let Some(flying) = node.sending.unacknowledged() else {
             return Ok(());
         };
@@ -356,13 +356,13 @@ impl World {
             }
             if lossy && r.chance(60) {
                 counts.push("commit record on its way");
-                self.ghosts.push((ShardId::ORDER, record));
+                self.ghosts.push((ShardId::ORDER, record, me));
             } else {
                 let at = self.stream.append(ShardId::ORDER, record.clone());
                 said.push(format!("commit record at {at}"));
                 if lossy && r.chance(100) {
                     counts.push("commit record resent late");
-                    self.ghosts.push((ShardId::ORDER, record));
+                    self.ghosts.push((ShardId::ORDER, record, me));
                 }
                 if lossy && r.chance(150) {
                     counts.push("acknowledgement lost");
@@ -378,7 +378,7 @@ impl World {
                 };
                 if lossy && r.chance(40) {
                     counts.push("piece on its way");
-                    self.ghosts.push((shard, bytes));
+                    self.ghosts.push((shard, bytes, me));
                     continue;
                 }
                 let at = self.stream.append(shard, bytes);
@@ -410,7 +410,7 @@ impl World {
             return;
         }
         let at = r.below(self.ghosts.len());
-        let (shard, bytes) = if r.chance(300) {
+        let (shard, bytes, _) = if r.chance(300) {
             self.ghosts[at].clone()
         } else {
             self.ghosts.swap_remove(at)
@@ -817,8 +817,9 @@ impl World {
 
     /// The daemon is gone; what it had made may still arrive.
     pub fn crash(&mut self, n: usize) {
+        let me = self.nodes[n].id;
         let late = self.nodes[n].abandon();
-        self.ghosts.extend(late);
+        self.ghosts.extend(late.into_iter().map(|(s, b)| (s, b, me)));
         let node = &mut self.nodes[n];
         node.replica = None;
         node.seen = None;

@@ -28,8 +28,6 @@ pub struct Entry {
     accepts: Accepts,
     /// Pieces that it names may be gone.
     suspect: bool,
-    /// Nodes take it for a batch and the model does not: parts without their commit record.
-    pub implied: bool,
 }
 
 /// All shards.
@@ -65,7 +63,6 @@ impl Stream {
                 taken: None,
                 accepts: Accepts::default(),
                 suspect: false,
-                implied: false,
             }],
             specs,
             spool,
@@ -114,6 +111,7 @@ impl Stream {
     }
 
     /// The parts of a batch stand in the stream without their record, and (a planted bug) nodes apply them all the same.
+    #[cfg(feature = "planted-bugs")]
     pub fn imply(&mut self, record: Bytes) {
         self.clock += 1;
         self.shards[0].push((record.clone(), self.clock));
@@ -243,7 +241,6 @@ impl Stream {
             taken,
             accepts,
             suspect,
-            implied,
         });
     }
 }

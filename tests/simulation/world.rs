@@ -42,7 +42,7 @@ pub struct World {
     pub stream: Stream,
     pub nodes: Vec<Node>,
     /// Messages on their way that may still arrive.
-    pub ghosts: Vec<(ShardId, Bytes)>,
+    pub ghosts: Vec<(ShardId, Bytes, NodeId)>,
     pub kv: Option<HashMap<u64, u64>>,
     pub files: Vec<Saved>,
     pub counters: Counters,
@@ -285,10 +285,8 @@ impl World {
             if !self.nodes[n].publish || !self.nodes[n].replicate {
                 self.configure(n, true, true, r)?;
             }
-            if self.alters {
-                self.add_columns(n)?;
-            }
         }
+        self.ghosts.clear();
         // With one writer a table, what its node shows once its application has ended is what all must have in the end.
         let mut owned = Vec::new();
         if let Some(owners) = self.owners.clone() {
@@ -320,6 +318,10 @@ impl World {
                     if self.nodes[n].position() == before {
                         break;
                     }
+                }
+                if self.alters && self.nodes[n].late.contains(&false) {
+                    quiet = false;
+                    self.add_columns(n)?;
                 }
                 self.tidy(n)?;
                 self.scan(n)?;
