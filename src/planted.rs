@@ -88,6 +88,10 @@ mod with_feature {
         OwnAckMovesPosition,
         /// Parts of a batch count without their commit record.
         PartsWithoutRecord,
+        /// Cells that an older generation of triggers logged travel as cells.
+        GenerationForgotten,
+        /// Cells that are on their way count as whole rows once the generation changes.
+        AgedInFlight,
         /// Whatever stands where a record's piece stood is taken for it.
         AnyPieceWillDo,
     }

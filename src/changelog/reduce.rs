@@ -10,6 +10,7 @@ use super::in_flight::InFlight;
 use crate::capture::{CapturedTable, layout};
 use crate::change::operation::{ChangeKind, ColumnMask, Reduced};
 use crate::change::value::Value;
+use crate::planted::planted;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
 use crate::sqlite::value::from_sql;
@@ -51,6 +52,8 @@ pub struct LogRow {
     pub mask: ColumnMask,
     /// Its stamp.
     pub stamp: u32,
+    /// The older generation of triggers that logged it as cells, where that is why it counts as whole.
+    pub aged: Option<i64>,
 }
 
 /// Reads a row of [`read_log_sql`]; `None` for one whose type is unknown (of a newer program).
@@ -62,7 +65,11 @@ pub fn log_row(row: &Row<'_>, table: &CapturedTable) -> rusqlite::Result<Option<
         return Ok(None);
     };
     let generation: i64 = row.get(3)?;
-    let kind = if kind == ChangeKind::Cells && generation != table.generation {
+    let aged = (kind == ChangeKind::Cells
+        && generation != table.generation
+        && !planted!(GenerationForgotten))
+    .then_some(generation);
+    let kind = if aged.is_some() {
         ChangeKind::Rewritten
     } else {
         kind
@@ -75,6 +82,7 @@ pub fn log_row(row: &Row<'_>, table: &CapturedTable) -> rusqlite::Result<Option<
         kind,
         mask: ColumnMask(mask.cast_unsigned()),
         stamp: stamp as u32,
+        aged,
     }))
 }
 

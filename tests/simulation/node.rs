@@ -74,9 +74,21 @@ pub struct View {
 pub struct Flying {
     pub up_to: std::collections::HashMap<&'static str, i64>,
     pub rows: std::collections::HashSet<(String, i64, i64)>,
+    /// Those of them that were scanned before the late column came.
+    pub narrow: std::collections::HashSet<(String, i64, i64)>,
+    /// Up to which id rows were scanned before the late column came.
+    pub up_to_narrow: std::collections::HashMap<&'static str, i64>,
 }
 
 impl Flying {
+    /// Whether a batch on its way carries the row as it was logged, for it was scanned before the last column came.
+    fn as_cells(&self, table: &str, id: i64, stamp: i64) -> bool {
+        if self.rows.contains(&(table.to_owned(), id, stamp)) {
+            return self.narrow.contains(&(table.to_owned(), id, stamp));
+        }
+        self.up_to_narrow.get(table).is_some_and(|w| id <= *w)
+    }
+
     fn has(&self, table: &str, id: i64, stamp: i64) -> bool {
         self.up_to.get(table).is_some_and(|w| id <= *w)
             || (!self.rows.is_empty() && self.rows.contains(&(table.to_owned(), id, stamp)))
@@ -220,8 +232,7 @@ pub fn read_pending(conn: &Connection, spec: &TableSpec, flying: &Flying) -> Out
         .collect();
     // What triggers of an older generation logged may have changed columns that they do not know.
     let sql = format!(
-        "SELECT CASE WHEN type = 2 AND generation <> (SELECT t.generation FROM __harmonylite__tables t WHERE t.table_name = '{name}') THEN 1 ELSE type END,
-         mask, id, stamp, {} FROM __harmonylite__{name}_change_log WHERE type <> 3 ORDER BY id",
+        "SELECT type, mask, id, stamp, type = 2 AND generation <> (SELECT t.generation FROM __harmonylite__tables t WHERE t.table_name = '{name}'), {} FROM __harmonylite__{name}_change_log WHERE type <> 3 ORDER BY id",
         keys.join(", "),
         name = spec.name
     );
@@ -243,7 +254,7 @@ pub fn read_pending(conn: &Connection, spec: &TableSpec, flying: &Flying) -> Out
         let get = |i: usize| row.get::<_, i64>(i).map_err(|e| e.to_string());
         let (kind, mask) = (get(0)?, get(1)?);
         let key: Vec<Val> = (0..keys.len())
-            .map(|i| row.get_ref(i + 4).map(val))
+            .map(|i| row.get_ref(i + 5).map(val))
             .collect::<Result<_, _>>()
             .map_err(|e| e.to_string())?;
         let key = spec.normal(&key);
@@ -253,6 +264,12 @@ pub fn read_pending(conn: &Connection, spec: &TableSpec, flying: &Flying) -> Out
         let before = out.get(&key).copied();
         // A row that was written whole since may be given up, whatever is on its way of it.
         let sent = flying.has(spec.name, get(2)?, get(3)?);
+        // What was on its way before the generation changed travels as it was scanned: as cells, or whole if it was aged then already.
+        let kind = if get(4)? == 1 && !(sent && flying.as_cells(spec.name, get(2)?, get(3)?)) {
+            1
+        } else {
+            kind
+        };
         let flies = sent || (before.is_some_and(|b| b.1) && kind == 2);
         out.insert(key, (Pending::then(before.map(|b| b.0), kind, mask), flies));
     }

@@ -286,7 +286,11 @@ impl World {
                 self.configure(n, true, true, r)?;
             }
         }
-        self.ghosts.clear();
+        for n in 0..self.nodes.len() {
+            if self.alters {
+                self.add_columns(n)?;
+            }
+        }
         // With one writer a table, what its node shows once its application has ended is what all must have in the end.
         let mut owned = Vec::new();
         if let Some(owners) = self.owners.clone() {
@@ -318,10 +322,6 @@ impl World {
                     if self.nodes[n].position() == before {
                         break;
                     }
-                }
-                if self.alters && self.nodes[n].late.contains(&false) {
-                    quiet = false;
-                    self.add_columns(n)?;
                 }
                 self.tidy(n)?;
                 self.scan(n)?;
