@@ -90,8 +90,8 @@ mod with_feature {
         PartsWithoutRecord,
         /// Cells that an older generation of triggers logged travel as cells.
         GenerationForgotten,
-        /// Cells that are on their way count as whole rows once the generation changes.
-        AgedInFlight,
+        /// What is on its way when a column is added is not sent again with that column.
+        NotSentAgain,
         /// Whatever stands where a record's piece stood is taken for it.
         AnyPieceWillDo,
     }

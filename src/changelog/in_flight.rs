@@ -22,15 +22,6 @@ pub enum Carrier {
     Batch(BatchNumber),
 }
 
-/// A row that a batch of a former incarnation carries.
-#[derive(Debug, Clone, Copy)]
-struct Ahead {
-    stamp: u32,
-    at: Sequence,
-    /// The batch was made of the columns that the table has now.
-    same_columns: bool,
-}
-
 /// The state that scan and apply share.
 #[derive(Debug, Default)]
 pub struct InFlight {
@@ -41,9 +32,7 @@ pub struct InFlight {
     /// By table in lower case: which batch in flight carries the rows up to which id, oldest first.
     carried: HashMap<String, VecDeque<(i64, BatchNumber)>>,
     /// Rows that batches of former incarnations carry, found in the stream ahead of our position: table, id, stamp and where.
-    ahead: HashMap<String, HashMap<i64, Ahead>>,
-    /// By table in lower case: up to which id the rows were scanned while which generation of triggers was current, oldest first.
-    generations: HashMap<String, Vec<(i64, i64)>>,
+    ahead: HashMap<String, HashMap<i64, (u32, Sequence)>>,
     /// Where in the stream the last of those batches stands; behind it `ahead` has no meaning any more.
     ahead_until: Sequence,
     /// Cells whose row was gone at the scan: no batch carries them, so they are not pending; the next write transaction removes them.
@@ -107,26 +96,8 @@ impl InFlight {
         self.ahead
             .get(lower(table).as_ref())?
             .get(&id)
-            .filter(|a| a.stamp == stamp || planted!(StampsIgnored))
-            .map(|a| a.at)
-    }
-
-    /// Whether what carries this row, an update logged by that generation of triggers, carries it as cells: it was scanned while that generation
-    /// was current.
-    #[must_use]
-    pub fn carries_cells(&self, table: &str, id: i64, stamp: u32, generation: i64) -> bool {
-        if planted!(AgedInFlight) {
-            return false;
-        }
-        let table = lower(table);
-        if self.ahead_at(&table, id, stamp).is_some() {
-            let ahead = self.ahead.get(table.as_ref()).and_then(|t| t.get(&id));
-            return ahead.is_some_and(|a| !a.same_columns);
-        }
-        self.generations
-            .get(table.as_ref())
-            .and_then(|scanned| scanned.iter().find(|(to, _)| id <= *to))
-            .is_some_and(|(_, then)| *then == generation)
+            .filter(|(s, _)| *s == stamp || planted!(StampsIgnored))
+            .map(|(_, at)| *at)
     }
 
     /// Whether the row was found gone at the scan, so that nothing carries it.
@@ -147,19 +118,8 @@ impl InFlight {
     }
 
     /// All rows of the table up to this id are scanned now; those that are new are carried by this batch, if there is one.
-    pub fn set_watermark(
-        &mut self,
-        table: &str,
-        id: i64,
-        generation: i64,
-        batch: Option<BatchNumber>,
-    ) {
+    pub fn set_watermark(&mut self, table: &str, id: i64, batch: Option<BatchNumber>) {
         let table = lower(table).into_owned();
-        let scanned = self.generations.entry(table.clone()).or_default();
-        match scanned.last_mut().filter(|(_, g)| *g == generation) {
-            Some((to, _)) => *to = id,
-            None => scanned.push((id, generation)),
-        }
         if let Some(batch) = batch {
             self.carried
                 .entry(table.clone())
@@ -170,23 +130,11 @@ impl InFlight {
     }
 
     /// A batch of ours in the stream ahead carries this row.
-    pub fn add_ahead(
-        &mut self,
-        table: &str,
-        id: i64,
-        stamp: u32,
-        at: Sequence,
-        same_columns: bool,
-    ) {
-        let ahead = Ahead {
-            stamp,
-            at,
-            same_columns,
-        };
+    pub fn add_ahead(&mut self, table: &str, id: i64, stamp: u32, at: Sequence) {
         self.ahead
             .entry(lower(table).into_owned())
             .or_default()
-            .insert(id, ahead);
+            .insert(id, (stamp, at));
         self.ahead_until = self.ahead_until.max(at);
     }
 
@@ -206,7 +154,6 @@ impl InFlight {
     pub fn forget_table(&mut self, table: &str) {
         self.watermarks.remove(lower(table).as_ref());
         self.carried.remove(lower(table).as_ref());
-        self.generations.remove(lower(table).as_ref());
         self.ahead.remove(lower(table).as_ref());
     }
 }
@@ -225,24 +172,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_flight_stays_what_it_was_scanned_as() {
-        let mut f = InFlight::default();
-        f.set_watermark("t", 5, 1, Some(BatchNumber(1)));
-        f.set_watermark("t", 7, 1, Some(BatchNumber(2)));
-        f.set_watermark("t", 9, 2, Some(BatchNumber(3)));
-        assert!(f.carries_cells("T", 7, 0, 1));
-        assert!(
-            !f.carries_cells("t", 8, 0, 1),
-            "scanned by the newer one, whole"
-        );
-        assert!(!f.carries_cells("t", 10, 0, 1), "not scanned");
-    }
-
-    #[test]
     fn sent_by_watermark_or_ahead() {
         let mut f = InFlight::default();
-        f.set_watermark("T", 5, 1, None);
-        f.add_ahead("t", 9, 77, Sequence(3), true);
+        f.set_watermark("T", 5, None);
+        f.add_ahead("t", 9, 77, Sequence(3));
         assert!(f.carrier("t", 5, 0).is_some() && f.carrier("t", 6, 0).is_none());
         assert_eq!(f.carrier("T", 9, 77), Some(Carrier::Former(Sequence(3))));
         assert_eq!(f.carrier("t", 9, 78), None);
@@ -257,7 +190,7 @@ mod tests {
         let mut f = InFlight::default();
         for (to, batch) in [(3, 1), (5, 2), (9, 4)] {
             f.batches.push_back(BatchNumber(batch));
-            f.set_watermark("t", to, 1, Some(BatchNumber(batch)));
+            f.set_watermark("t", to, Some(BatchNumber(batch)));
         }
         let of = |f: &InFlight, id| f.carrier("t", id, 0);
         let batch = |n| Some(Carrier::Batch(BatchNumber(n)));

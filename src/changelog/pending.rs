@@ -58,7 +58,6 @@ impl TablePending {
         &mut self,
         conn: &Connection,
         table: &CapturedTable,
-        in_flight: &InFlight,
     ) -> Result<(), SqliteError> {
         // `publish = false`: nothing is captured, so nothing is pending.
         if table.log.is_empty() {
@@ -76,20 +75,10 @@ impl TablePending {
             self.seen = change.id;
             if change.kind != ChangeKind::Done {
                 let hash = hash_key(table, log_key(row, table).doing_with(doing)?);
-                // What an older generation logged travels whole, but for what was on its way before the generation changed: that travels as it was
-                // scanned, and others' changes of the other columns stand.
-                let name = &table.table.name;
-                let as_cells = change.aged.is_some_and(|generation| {
-                    in_flight.carries_cells(name, change.id, change.stamp, generation)
-                });
                 let entry = Entry {
                     id: change.id,
                     stamp: change.stamp,
-                    kind: if as_cells {
-                        ChangeKind::Cells
-                    } else {
-                        change.kind
-                    },
+                    kind: change.kind,
                     mask: change.mask,
                 };
                 self.keys.entry(hash).or_default().push(entry);

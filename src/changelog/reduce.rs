@@ -52,8 +52,6 @@ pub struct LogRow {
     pub mask: ColumnMask,
     /// Its stamp.
     pub stamp: u32,
-    /// The older generation of triggers that logged it as cells, where that is why it counts as whole.
-    pub aged: Option<i64>,
 }
 
 /// Reads a row of [`read_log_sql`]; `None` for one whose type is unknown (of a newer program).
@@ -65,11 +63,8 @@ pub fn log_row(row: &Row<'_>, table: &CapturedTable) -> rusqlite::Result<Option<
         return Ok(None);
     };
     let generation: i64 = row.get(3)?;
-    let aged = (kind == ChangeKind::Cells
-        && generation != table.generation
-        && !planted!(GenerationForgotten))
-    .then_some(generation);
-    let kind = if aged.is_some() {
+    let aged = generation != table.generation && !planted!(GenerationForgotten);
+    let kind = if kind == ChangeKind::Cells && aged {
         ChangeKind::Rewritten
     } else {
         kind
@@ -82,7 +77,6 @@ pub fn log_row(row: &Row<'_>, table: &CapturedTable) -> rusqlite::Result<Option<
         kind,
         mask: ColumnMask(mask.cast_unsigned()),
         stamp: stamp as u32,
-        aged,
     }))
 }
 

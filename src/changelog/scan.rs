@@ -147,7 +147,6 @@ fn scan_snapshot(
         in_flight.set_watermark(
             &range.table.table.name,
             range.to,
-            range.table.generation,
             any.then_some(publisher.batch),
         );
     }

@@ -155,16 +155,8 @@ impl Replica {
         if record.node == self.me && batch.damage.is_none() {
             for covers in batch.covered()? {
                 if let Some(table) = record.tables.get(covers.table as usize) {
-                    let same_columns = self.captured.table(&table.name).is_some_and(|here| {
-                        here.table
-                            .columns
-                            .iter()
-                            .map(|c| &c.name)
-                            .eq(&table.columns)
-                    });
                     for (id, stamp) in covers.rows() {
-                        self.in_flight
-                            .add_ahead(&table.name, id, stamp, at, same_columns);
+                        self.in_flight.add_ahead(&table.name, id, stamp, at);
                     }
                 }
             }

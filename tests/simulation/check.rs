@@ -92,6 +92,10 @@ pub fn in_flight_stayed(specs: &[TableSpec], before: &View, after: &View, own: b
                 before.state.tables[t].get(key),
                 after.state.tables[t].get(key),
             );
+            // A column has come, and the row is to be sent again with it: till then it gives in to others like any that is not sent.
+            if after.pending[t].get(key) == Some(&(Pending::Whole, false)) {
+                continue;
+            }
             let left = after.pending[t].get(key).filter(|p| p.1).map(|p| p.0);
             let p = &match left {
                 Some(left) if own => left,

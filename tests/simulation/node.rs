@@ -74,21 +74,9 @@ pub struct View {
 pub struct Flying {
     pub up_to: std::collections::HashMap<&'static str, i64>,
     pub rows: std::collections::HashSet<(String, i64, i64)>,
-    /// Those of them that were scanned before the late column came.
-    pub narrow: std::collections::HashSet<(String, i64, i64)>,
-    /// Up to which id rows were scanned before the late column came.
-    pub up_to_narrow: std::collections::HashMap<&'static str, i64>,
 }
 
 impl Flying {
-    /// Whether a batch on its way carries the row as it was logged, for it was scanned before the last column came.
-    fn as_cells(&self, table: &str, id: i64, stamp: i64) -> bool {
-        if self.rows.contains(&(table.to_owned(), id, stamp)) {
-            return self.narrow.contains(&(table.to_owned(), id, stamp));
-        }
-        self.up_to_narrow.get(table).is_some_and(|w| id <= *w)
-    }
-
     fn has(&self, table: &str, id: i64, stamp: i64) -> bool {
         self.up_to.get(table).is_some_and(|w| id <= *w)
             || (!self.rows.is_empty() && self.rows.contains(&(table.to_owned(), id, stamp)))
@@ -232,7 +220,9 @@ pub fn read_pending(conn: &Connection, spec: &TableSpec, flying: &Flying) -> Out
         .collect();
     // What triggers of an older generation logged may have changed columns that they do not know.
     let sql = format!(
-        "SELECT type, mask, id, stamp, type = 2 AND generation <> (SELECT t.generation FROM __harmonylite__tables t WHERE t.table_name = '{name}'), {} FROM __harmonylite__{name}_change_log WHERE type <> 3 ORDER BY id",
+        "SELECT type, mask, id, stamp, CASE WHEN type <> 2 THEN 0
+         WHEN generation <> (SELECT t.generation FROM __harmonylite__tables t WHERE t.table_name = '{name}') THEN 1
+         WHEN NOT EXISTS(SELECT 1 FROM __harmonylite__tables t WHERE t.table_name = '{name}' AND t.columns GLOB '*late*') THEN 2 ELSE 0 END, {} FROM __harmonylite__{name}_change_log WHERE type <> 3 ORDER BY id",
         keys.join(", "),
         name = spec.name
     );
@@ -264,11 +254,11 @@ pub fn read_pending(conn: &Connection, spec: &TableSpec, flying: &Flying) -> Out
         let before = out.get(&key).copied();
         // A row that was written whole since may be given up, whatever is on its way of it.
         let sent = flying.has(spec.name, get(2)?, get(3)?);
-        // What was on its way before the generation changed travels as it was scanned: as cells, or whole if it was aged then already.
-        let kind = if get(4)? == 1 && !(sent && flying.as_cells(spec.name, get(2)?, get(3)?)) {
-            1
-        } else {
-            kind
+        let (kind, mask) = match get(4)? {
+            1 => (1, mask),
+            // Triggers of before the late column have not seen it change.
+            2 if spec.late.is_some() => (kind, mask | 1 << (spec.columns.len() - 1).min(62)),
+            _ => (kind, mask),
         };
         let flies = sent || (before.is_some_and(|b| b.1) && kind == 2);
         out.insert(key, (Pending::then(before.map(|b| b.0), kind, mask), flies));

@@ -289,12 +289,6 @@ impl World {
             Ok(scanned) => {
                 let nulls: u64 = scanned.null_keys.values().sum();
                 if let Some(batch) = scanned.batch {
-                    let batch_tables: Vec<(String, usize)> = batch
-                        .record
-                        .tables
-                        .iter()
-                        .map(|t| (t.name.clone(), t.columns.len()))
-                        .collect();
                     let text = format!(
                         "node {uid} scans batch {} of {}: {} rows, base {}, {} sections",
                         batch.record.batch,
@@ -304,13 +298,6 @@ impl World {
                         batch.sections.len()
                     );
                     node.flying.up_to = newest_ids(reader, &self.specs)?;
-                    for table in &batch_tables {
-                        let spec = self.specs.iter().find(|s| s.name == table.0);
-                        if let Some(spec) = spec.filter(|s| s.columns.len() > table.1) {
-                            let to = node.flying.up_to.get(spec.name).copied().unwrap_or(0);
-                            node.flying.up_to_narrow.insert(spec.name, to);
-                        }
-                    }
                     node.seen = None;
                     node.sending.push(batch);
                     self.count("batch scanned");
@@ -790,17 +777,7 @@ impl World {
                 ahead += u64::from(entry.taken.is_some() && batch.record.node == id);
                 if entry.taken.is_some() && batch.record.node == id {
                     for covers in batch.covered().map_err(|e| e.to_string())? {
-                        let definition = &batch.record.tables[covers.table as usize];
-                        let table = &definition.name;
-                        if self.specs.iter().any(|s| {
-                            s.name == table.as_str() && s.columns.len() > definition.columns.len()
-                        }) {
-                            flying.narrow.extend(
-                                covers
-                                    .rows()
-                                    .map(|(id, stamp)| (table.clone(), id, i64::from(stamp))),
-                            );
-                        }
+                        let table = &batch.record.tables[covers.table as usize].name;
                         flying.rows.extend(
                             covers
                                 .rows()

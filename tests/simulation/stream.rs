@@ -131,10 +131,11 @@ impl Stream {
                 }
             })
             .collect();
-        for (shard, lost) in self.shards.iter_mut().zip(&lost) {
-            shard.truncate(shard.len() - lost);
+        for (n, (shard, lost)) in self.shards.iter_mut().zip(&lost).enumerate() {
+            let least = if n == 0 { self.first - 1 } else { 0 };
+            shard.truncate((shard.len() - lost).max(least));
         }
-        let keep = self.shards[0].len().max(self.first - 1);
+        let keep = self.shards[0].len();
         let states = self.entries[keep..]
             .iter()
             .map(|e| e.state.clone())

@@ -193,11 +193,11 @@ impl Fold<'_, '_> {
                             retire::remove(self.ctx.conn, table, id)?;
                         }
                     }
-                    self.ctx.pending.entry(name).or_default().catch_up(
-                        self.ctx.conn,
-                        table,
-                        self.ctx.in_flight,
-                    )?;
+                    self.ctx
+                        .pending
+                        .entry(name)
+                        .or_default()
+                        .catch_up(self.ctx.conn, table)?;
                 }
             }
             Some(

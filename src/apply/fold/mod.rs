@@ -95,7 +95,7 @@ pub fn fold(
         ctx.pending
             .entry(table.table.name.to_ascii_lowercase())
             .or_default()
-            .catch_up(ctx.conn, table, ctx.in_flight)?;
+            .catch_up(ctx.conn, table)?;
         if let Some(notes) = &table.notes {
             // No transaction of the app is under way, so what notes there are have served their turn.
             ctx.conn
