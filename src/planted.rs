@@ -92,6 +92,12 @@ mod with_feature {
         GenerationForgotten,
         /// What is on its way when a column is added is not sent again with that column.
         NotSentAgain,
+        /// Our own batches are not folded where no table has a UNIQUE index.
+        EchoSkippedWithoutUnique,
+        /// Cells without a row count as pending until an echo, though no batch carries them.
+        CellsWithoutRow,
+        /// An echo comes to nothing even if folding an echo before it has changed something.
+        SettledTooSoon,
         /// Whatever stands where a record's piece stood is taken for it.
         AnyPieceWillDo,
     }

@@ -164,7 +164,8 @@ pub fn is_refusal(e: &rusqlite::Error) -> bool {
     matches!(e, rusqlite::Error::SqliteFailure(f, _) if matches!(f.code, ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch))
 }
 
-fn is_no_table(e: &rusqlite::Error) -> bool {
+/// Whether a change log is not there: `publish = false`.
+pub fn is_no_table(e: &rusqlite::Error) -> bool {
     e.to_string().contains("no such table")
 }
 

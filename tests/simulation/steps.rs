@@ -467,7 +467,10 @@ impl World {
                         let stopped = self.apply(n, here, echo, short, false, None)?;
                         if self.nodes[n].position() >= echo {
                             self.count("folded through the own batch");
-                        } else if stopped == Some(Stopped::Hold(carrier)) && !self.brittle {
+                        } else if stopped == Some(Stopped::Hold(carrier))
+                            && !self.brittle
+                            && !self.nodes[n].late.contains(&false)
+                        {
                             return Err(format!(
                                 "node {} waits for {carrier:?}, which is there",
                                 self.nodes[n].uid
@@ -523,9 +526,17 @@ impl World {
         given_up: bool,
         fault: Option<u32>,
     ) -> Out<Option<Stopped>> {
-        let messages = self.messages(from, to);
+        #[cfg_attr(not(feature = "planted-bugs"), allow(unused_mut))]
+        let mut messages = self.messages(from, to);
         let node = &mut self.nodes[n];
         let uid = node.uid;
+        #[cfg(feature = "planted-bugs")]
+        for m in &mut messages {
+            let own = matches!(&m.body, Body::Batch(b) if b.record.node == node.id);
+            if (m.sequence.0 as usize) < node.skip_to && !own {
+                m.body = Body::Payload;
+            }
+        }
         if node.replica.is_none() || node.reader.is_none() {
             return Ok(None);
         }

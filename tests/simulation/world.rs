@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use crate::Out;
 use crate::check;
 use crate::model::State;
-use crate::node::{AppOptions, Node, late_columns, open_app, read_state};
+use crate::node::{AppOptions, Node, is_no_table, late_columns, open_app, read_state};
 use crate::rng::Rng;
 use crate::schema::{TableSpec, groups};
 use crate::stream::Stream;
@@ -437,13 +437,17 @@ pub fn run(seed: u64, folder: &Path, without: &HashSet<usize>, trace: bool) -> O
 
 /// Which rows of the private table a file holds unsent changes of.
 pub fn unsent_private(conn: &Connection) -> Out<Vec<(i64, i64, i64)>> {
-    let mut stmt = match conn.prepare(
-        "SELECT val_node, id, stamp FROM __harmonylite__private_change_log WHERE type <> 3",
-    ) {
-        Ok(s) => s,
-        Err(_) => return Ok(Vec::new()),
-    };
-    stmt.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
-        .and_then(Iterator::collect)
-        .map_err(|e| e.to_string())
+    let sql = "SELECT val_node, id, stamp FROM __harmonylite__private_change_log WHERE type <> 3";
+    conn.prepare(sql)
+        .and_then(|mut stmt| {
+            stmt.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
+                .collect()
+        })
+        .or_else(|e| {
+            if is_no_table(&e) {
+                Ok(Vec::new())
+            } else {
+                Err(e.to_string())
+            }
+        })
 }
