@@ -200,6 +200,7 @@ pub fn refresh(
         } else if before.is_some_and(|b| b.generation != generation)
             && log_there
             && !planted!(NotSentAgain)
+            && !planted!(GenerationForgotten)
         {
             fill.push(log_pending_again(table, generation));
         }
