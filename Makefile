@@ -8,7 +8,7 @@ SEEDS ?= 1000
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench lint deny simulate clean-demo pip
+.PHONY: help build test demo bench lint deny simulate planted clean-demo pip
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -19,6 +19,7 @@ build: ## build the release binary, target/release/harmonylite
 test: pip ## run all tests against a real nats-server
 	@nats=$$($(PYTHON) scripts/get-nats-server) && echo "nats-server: $$nats" && \
 	    HARMONYLITE_NATS_SERVER="$$nats" $(CARGO) test --locked
+	QUICK=1 $(CARGO) test --locked --features planted-bugs --test simulation
 
 demo: pip ## three nodes replicate 336,776 flights before your eyes
 	@$(PYTHON) scripts/demo.py
@@ -29,6 +30,9 @@ bench: pip ## measure speed and lag; results belong in docs/benchmarks.md
 
 simulate: ## run the deterministic simulation over SEEDS=1000 seeds, on all cores
 	SEEDS=$(SEEDS) $(CARGO) test --locked --profile sim --test simulation
+
+planted: ## plant each known bug in the engine, and see that the simulation finds it
+	$(CARGO) test --locked --profile sim --features planted-bugs --test simulation
 
 lint: ## formatting, clippy and rustdoc, warnings denied
 	$(CARGO) fmt --all --check

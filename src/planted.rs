@@ -74,6 +74,32 @@ mod with_feature {
         ParkedIsLost,
         /// Sections of a batch are read in another order.
         SectionsReversed,
+        /// A stream that ends before the position is read on.
+        ShorterIsFine,
+        /// A stream that begins behind the next message is read on.
+        TrimmedIsSkipped,
+        /// What stands at the position is not compared with what was folded.
+        HistoryNotCompared,
+        /// Of the message at the position only the bytes are compared.
+        BytesAloneCompared,
+        /// An incarnation is only above the one that the database knows.
+        OnlyOwnIncarnation,
+        /// The acknowledgement of an own batch counts everything before it as applied.
+        OwnAckMovesPosition,
+        /// Parts of a batch count without their commit record.
+        PartsWithoutRecord,
+        /// Cells that an older generation of triggers logged travel as cells.
+        GenerationForgotten,
+        /// What is on its way when a column is added is not sent again with that column.
+        NotSentAgain,
+        /// Our own batches are not folded where no table has a UNIQUE index.
+        EchoSkippedWithoutUnique,
+        /// Cells without a row count as pending until an echo, though no batch carries them.
+        CellsWithoutRow,
+        /// An echo comes to nothing even if folding an echo before it has changed something.
+        SettledTooSoon,
+        /// Whatever stands where a record's piece stood is taken for it.
+        AnyPieceWillDo,
     }
 
     thread_local! {
@@ -104,7 +130,7 @@ macro_rules! planted {
 #[cfg(not(feature = "planted-bugs"))]
 macro_rules! planted {
     ($bug:ident) => {
-        false
+        std::convert::identity(false)
     };
 }
 

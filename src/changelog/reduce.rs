@@ -10,6 +10,7 @@ use super::in_flight::InFlight;
 use crate::capture::{CapturedTable, layout};
 use crate::change::operation::{ChangeKind, ColumnMask, Reduced};
 use crate::change::value::Value;
+use crate::planted::planted;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
 use crate::sqlite::value::from_sql;
@@ -62,7 +63,8 @@ pub fn log_row(row: &Row<'_>, table: &CapturedTable) -> rusqlite::Result<Option<
         return Ok(None);
     };
     let generation: i64 = row.get(3)?;
-    let kind = if kind == ChangeKind::Cells && generation != table.generation {
+    let aged = generation != table.generation && !planted!(GenerationForgotten);
+    let kind = if kind == ChangeKind::Cells && aged {
         ChangeKind::Rewritten
     } else {
         kind

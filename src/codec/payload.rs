@@ -1,5 +1,5 @@
 //! Payload messages: pieces of a batch's sections, published before its commit record. They mean nothing until a record names them by
-//! their sequence; what they say of themselves is for people who look at the stream.
+//! their sequence; what they say of themselves tells a reader whether the message that stands there now is the one that was meant.
 
 use minicbor::{Decode, Encode};
 

@@ -20,7 +20,7 @@ use crate::http::status::Component;
 use crate::runtime::Backoff;
 use crate::state::node::Position;
 use crate::state::publishers::{LastTaken, Publishers};
-use crate::stream::{Broker, StoredMessage, StreamError};
+use crate::stream::{Broker, StoredMessage, StreamError, continuity};
 
 /// Messages that wait to be applied.
 pub const QUEUE: usize = 4096;
@@ -90,6 +90,7 @@ pub async fn run(
                 }
             };
             let mut opened = incoming::open(message.sequence, &message.payload);
+            opened.hash = continuity::fingerprint(opened.hash, message.timestamp_nanos);
             let weight = u32::try_from(weigh(&opened, &message)).unwrap_or(u32::MAX);
             let Ok(permit) = Arc::clone(&bytes).acquire_many_owned(weight).await else {
                 return;
@@ -181,13 +182,14 @@ fn weigh(opened: &Incoming, message: &StoredMessage) -> usize {
     decoded.clamp(1, QUEUE_BYTES)
 }
 
-/// Whether the stream is still the one that was read up to `position`; otherwise why not, and what to do.
+/// Whether the stream is still the one that was read up to `position`; otherwise why not, and what to do. Waits for a broker that does not answer.
 async fn verify(broker: &Broker, position: Position) -> Result<(), String> {
     const FETCH_DEADLINE: Duration = Duration::from_secs(5);
+    const AGAIN: Duration = Duration::from_millis(200);
     let stream = broker.stream_name(ShardId::ORDER);
-    let state = loop {
-        match broker.stream_state(ShardId::ORDER).await {
-            Ok(state) => break state,
+    loop {
+        let state = match broker.stream_state(ShardId::ORDER).await {
+            Ok(state) => state,
             Err(StreamError::StreamMissing { .. }) => {
                 return Err(format!(
                     "stream {stream} is gone, of which this node has folded {} messages: bring it back from a backup of the broker",
@@ -195,33 +197,28 @@ async fn verify(broker: &Broker, position: Position) -> Result<(), String> {
                 ));
             }
             // The reader waits for the broker, and shows in health.
-            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-        }
-    };
-    if state.last < position.sequence {
-        return Err(format!(
-            "stream {stream} ends at {}, but this node has folded it up to {}: the broker has lost messages, or the stream was made anew",
-            state.last, position.sequence
-        ));
-    }
-    if state.first > position.sequence.next() {
-        return Err(format!(
-            "stream {stream} begins at {}, but this node has folded it only up to {}: it needs a snapshot",
-            state.first, position.sequence
-        ));
-    }
-    if position.sequence == Sequence(0) {
-        return Ok(());
-    }
-    match broker
-        .fetch(ShardId::ORDER, position.sequence, FETCH_DEADLINE)
-        .await
-    {
-        Ok(Some(message)) if message_hash(&message.payload) != position.hash => Err(format!(
-            "message {} of stream {stream} is another than this node has folded: the broker has lost messages, and others stand in their place",
-            position.sequence
-        )),
-        // Trimmed, or not to be had at the moment: the sequences fit.
-        Ok(_) | Err(_) => Ok(()),
+            Err(_) => {
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+        };
+        let held = (state.first..=state.last).contains(&position.sequence);
+        let there = match position.sequence {
+            at if at > Sequence(0) && held => {
+                match broker.fetch(ShardId::ORDER, at, FETCH_DEADLINE).await {
+                    Ok(message) => message.map(|m| {
+                        continuity::fingerprint(message_hash(&m.payload), m.timestamp_nanos)
+                    }),
+                    // Not compared is not equal: only an answer lets this node go on.
+                    Err(_) => {
+                        tokio::time::sleep(AGAIN).await;
+                        continue;
+                    }
+                }
+            }
+            _ => None,
+        };
+        return continuity::compare(&stream, &state, position.sequence, position.hash, there)
+            .map_err(|e| e.to_string());
     }
 }

@@ -18,10 +18,10 @@ use crate::engine::Engine;
 use crate::http::status::Component;
 use crate::replica::ReplicaError;
 use crate::runtime::Backoff;
-use crate::state::node::Position;
+use crate::state::node::{Position, next_incarnation};
 use crate::state::publishers::Publishers;
 use crate::stream::managed::ManagedServer;
-use crate::stream::{Broker, Holder, LeaseError, NodeLease, StreamError};
+use crate::stream::{Broker, Holder, LeaseError, NodeLease, StreamError, continuity};
 
 /// A node that may publish and apply.
 pub struct Session {
@@ -209,7 +209,8 @@ async fn read_ahead(
         let message = reader.next().await?;
         let sequence = message.sequence;
         let opened = incoming::open(sequence, &message.payload);
-        ahead.end = Some((sequence, opened.hash));
+        let fingerprint = continuity::fingerprint(opened.hash, message.timestamp_nanos);
+        ahead.end = Some((sequence, fingerprint));
         match opened.body {
             Body::Payload => cache.keep(sequence, message.payload),
             Body::Batch(mut batch) if batch.record.node == me => {
@@ -265,7 +266,7 @@ async fn begin_incarnation(
                         .replica()
                         .stored_incarnation()
                         .map_err(|e| e.to_string())?;
-                    recorded.max(stored).max(seen) + 1
+                    next_incarnation(stored, seen, recorded)
                 }
             };
             lease

@@ -1,4 +1,5 @@
 //! The outbound way: the messages of a batch, and the loop that scans, sends, and waits for the echo.
 
+pub mod flying;
 pub mod outbox;
 pub mod run;

@@ -4,7 +4,6 @@
 //! Invariants: an acknowledgement is a hint, the echo is the fact; until it comes the same bytes are sent again; nothing here ever gives a change up.
 //! The loop runs from the first moment, broker or not, since it also keeps capture current when the schema changes.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,8 +11,9 @@ use rusqlite::Connection;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use super::flying::FlyingBatches;
 use super::outbox::Outbox;
-use crate::change::position::{BatchNumber, Sequence, ShardId};
+use crate::change::position::{Sequence, ShardId};
 use crate::changelog::in_flight::WINDOW as WINDOW_BATCHES;
 use crate::changelog::scan::ScanError;
 use crate::changelog::watch::Watch;
@@ -53,22 +53,11 @@ pub struct PublishLoop {
     /// The app has committed something that no scan has seen.
     unseen: bool,
     /// Batches whose echo has not been folded, oldest first.
-    flying: VecDeque<Flying>,
+    flying: FlyingBatches,
     /// Paces resends.
     resend: Backoff,
-}
-
-/// A batch on its way.
-struct Flying {
-    outbox: Outbox,
-    acknowledged: Option<Sequence>,
-    counted: bool,
-}
-
-impl Flying {
-    fn number(&self) -> BatchNumber {
-        self.outbox.batch().record.batch
-    }
+    /// How often the connection had been made anew when we last looked.
+    reconnects: u64,
 }
 
 impl PublishLoop {
@@ -86,8 +75,9 @@ impl PublishLoop {
             runtime,
             reader,
             unseen: true,
-            flying: VecDeque::new(),
+            flying: FlyingBatches::default(),
             resend: Backoff::new(Duration::from_millis(50), Duration::from_secs(3)),
+            reconnects: 0,
         })
     }
 
@@ -146,17 +136,16 @@ impl PublishLoop {
             }
             return Ok(false);
         };
+        let reconnects = broker.reconnects();
+        if std::mem::replace(&mut self.reconnects, reconnects) != reconnects {
+            self.flying.doubt();
+        }
         if !self.resend_lost(&broker) {
             return Ok(true);
         }
-        let kept: u64 = self.flying.iter().map(|f| f.outbox.batch().raw_bytes).sum();
-        if !self.unseen || self.flying.len() >= WINDOW_BATCHES || kept > KEPT_BYTES {
-            if let Some(first) = self
-                .flying
-                .front()
-                .map(Flying::number)
-                .filter(|_| self.unseen)
-            {
+        let full = self.flying.len() >= WINDOW_BATCHES || self.flying.raw_bytes() > KEPT_BYTES;
+        if !self.unseen || full {
+            if let Some(first) = self.flying.first().filter(|_| self.unseen) {
                 // An echo makes room; while applying is paused none comes.
                 let _ = self.engine.wait_echo(first, LOOK_AT_FLYING);
             }
@@ -168,11 +157,7 @@ impl PublishLoop {
             return Ok(false);
         };
         self.engine.sending(batch.record.batch);
-        self.flying.push_back(Flying {
-            outbox: Outbox::new(batch),
-            acknowledged: None,
-            counted: false,
-        });
+        self.flying.push(batch);
         self.resend_lost(&broker);
         Ok(true)
     }
@@ -180,34 +165,18 @@ impl PublishLoop {
     /// Batches whose echo was folded are done with.
     fn land(&mut self) {
         let (echoed, passed) = self.engine.landed();
-        while self.flying.front().is_some_and(|f| f.number() <= echoed) {
-            self.flying.pop_front();
-        }
-        // What was acknowledged and then passed by without being there is lost, and with it all that came after.
-        if let Some(lost) = self
-            .flying
-            .front()
-            .filter(|f| f.acknowledged.is_some_and(|a| a <= passed))
-        {
+        if let Some(lost) = self.flying.land(echoed, passed) {
             tracing::warn!(
-                batch = lost.number().0,
+                batch = lost.0,
                 "an acknowledged batch is not in the stream: it is sent again"
             );
-            for flying in &mut self.flying {
-                flying.acknowledged = None;
-                // What the stream lost of one it may have lost of all: payload is not trusted to be where it was.
-                flying.outbox.renew();
-            }
         }
     }
 
     /// Sends, in order, what is not acknowledged; `false` if it is not to be had now: then nothing new is begun.
     fn resend_lost(&mut self, broker: &Broker) -> bool {
         let engine = Arc::clone(&self.engine);
-        for i in 0..self.flying.len() {
-            let Some(flying) = self.flying.get_mut(i).filter(|f| f.acknowledged.is_none()) else {
-                continue;
-            };
+        while let Some(flying) = self.flying.unacknowledged() {
             let number = flying.number();
             match send(&self.runtime, &engine, broker, &mut flying.outbox) {
                 Ok(at) => {

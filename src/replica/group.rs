@@ -223,7 +223,7 @@ impl Replica {
                             };
                         // An echo that changed anything (it brought back what another's batch had displaced) is as good as another's: what was
                         // scanned before it was scanned of another state.
-                        if moved || !self.is_current(batch) {
+                        if (moved && !planted!(SettledTooSoon)) || !self.is_current(batch) {
                             foreign = message.sequence;
                         }
                         let last = LastTaken {
@@ -339,7 +339,8 @@ impl Replica {
         };
         if own {
             self.retire(batch)?;
-            if planted!(EchoSkipped) {
+            let unique = record.tables.iter().any(|t| !t.uniques.is_empty());
+            if planted!(EchoSkipped) || (planted!(EchoSkippedWithoutUnique) && !unique) {
                 return Ok(Taken::Folded { moved: false });
             }
         }

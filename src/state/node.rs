@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{StateError, ddl};
 use crate::change::position::{Incarnation, NodeId, Sequence};
+use crate::planted::planted;
 use crate::sqlite::error::{Doing, SqliteError};
 
 /// How far this node has folded the order stream.
@@ -83,6 +84,15 @@ pub fn rename(conn: &Connection, node_id: NodeId, database_id: &str) -> Result<(
     )
     .doing("write this node's identity")?;
     Ok(())
+}
+
+/// The counter of the incarnation that begins: above all that were ever seen, of which the database, the stream and the KV may each know the highest.
+#[must_use]
+pub fn next_incarnation(stored: u64, streamed: u64, recorded: u64) -> u64 {
+    if planted!(OnlyOwnIncarnation) {
+        return stored + 1;
+    }
+    stored.max(streamed).max(recorded) + 1
 }
 
 /// Writes the incarnation that begins.

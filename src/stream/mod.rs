@@ -15,7 +15,7 @@
 mod api;
 mod broker;
 mod connect;
-mod continuity;
+pub mod continuity;
 mod delivery;
 mod error;
 mod health;

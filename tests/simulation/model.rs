@@ -121,8 +121,14 @@ pub fn fold(specs: &[TableSpec], state: &State, record: &CommitRecord, rows: &[V
                 .position(|s| s.name == name)
                 .expect("a known table");
             let spec = &specs[index];
-            let row: Row = values.iter().map(Val::of).collect();
+            let mut row: Row = values.iter().map(Val::of).collect();
             let offset = usize::from(spec.key.is_empty());
+            if op == RowOp::Whole && row.len() < spec.columns.len() + offset {
+                // A publisher without the late column: what is there keeps its own.
+                let key = spec.key_of(&row);
+                let here = state.tables[index].get(&key).and_then(|r| r.last());
+                spec.widen(&mut row, here);
+            }
             ops.push((
                 index,
                 match op {

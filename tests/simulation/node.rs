@@ -5,10 +5,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use harmonylite::change::position::{NodeId, ShardId};
+use harmonylite::change::position::{BatchNumber, NodeId, ShardId};
 use harmonylite::codec::batch::Limits;
-use harmonylite::publish::outbox::Outbox;
+use harmonylite::publish::flying::FlyingBatches;
 use harmonylite::replica::Replica;
+use harmonylite::sqlite::connection::data_version;
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode};
 
@@ -91,9 +93,35 @@ pub struct Node {
     pub held: Option<Option<i64>>,
     pub replica: Option<Replica>,
     pub reader: Option<Connection>,
-    /// The batch that is being sent: not acknowledged yet.
-    pub outbox: Option<Outbox>,
+    /// The reader of a daemon that is gone: opening another one costs more than a step.
+    pub spare_reader: Option<Connection>,
+    /// What was last seen, and the data version that it was seen at.
+    pub seen: Option<(i64, Rc<View>)>,
+    /// Batches whose echo is not folded.
+    pub sending: FlyingBatches,
+    /// The last batch of this life whose echo was folded.
+    pub echoed: BatchNumber,
     pub flying: Flying,
+    /// In which tables the late column is there.
+    pub late: Vec<bool>,
+    /// The connection is a new one: the history is to be compared before anything is read.
+    pub unverified: bool,
+    /// The last batch that was read ahead at the start, and its fingerprint.
+    pub ahead: (usize, u64),
+    /// A planted bug: everything up to there counts as applied.
+    #[cfg(feature = "planted-bugs")]
+    pub skip_to: usize,
+    /// It stands still, and says why.
+    pub halted: Option<String>,
+    /// What the stream came to at its position, where the broker has lost that since.
+    pub history: Option<State>,
+    /// As configured.
+    pub publish: bool,
+    pub replicate: bool,
+    /// With `replicate = false`: up to where the stream was read for echoes, and what was read there.
+    pub read_at: (usize, u64),
+    /// Up to there the stream must be folded before the node is its fold again: it has run with `replicate = false`.
+    pub behind: usize,
     pub limits: Limits,
     /// The private count last committed here, since the file was last put back.
     pub last_own: Option<i64>,
@@ -119,7 +147,7 @@ pub fn open_app(path: &Path, options: AppOptions) -> Out<Connection> {
         options.foreign_keys, options.recursive_triggers
     ))
     .map_err(|e| e.to_string())?;
-    conn.set_prepared_statement_cache_capacity(64);
+    conn.set_prepared_statement_cache_capacity(256);
     Ok(conn)
 }
 
@@ -136,21 +164,44 @@ pub fn is_refusal(e: &rusqlite::Error) -> bool {
     matches!(e, rusqlite::Error::SqliteFailure(f, _) if matches!(f.code, ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch))
 }
 
+/// Whether a change log is not there: `publish = false`.
+pub fn is_no_table(e: &rusqlite::Error) -> bool {
+    e.to_string().contains("no such table")
+}
+
+/// In which tables the late column is there.
+pub fn late_columns(conn: &Connection, specs: &[TableSpec]) -> Out<Vec<bool>> {
+    let there = |spec: &TableSpec| match &spec.late {
+        None => Ok(true),
+        Some(_) => conn
+            .prepare_cached("SELECT count(*) FROM pragma_table_info(?1) WHERE name = 'late'")
+            .and_then(|mut q| q.query_row([spec.name], |r| r.get::<_, i64>(0)))
+            .map(|n| n > 0),
+    };
+    specs
+        .iter()
+        .map(|s| there(s).map_err(|e| e.to_string()))
+        .collect()
+}
+
 /// All replicated tables as a connection sees them. Rows with NULL in their key are not replicated and left out.
-pub fn read_state(conn: &Connection, specs: &[TableSpec]) -> Out<State> {
+pub fn read_state(conn: &Connection, specs: &[TableSpec], late: &[bool]) -> Out<State> {
     let mut out = State::default();
-    for spec in specs {
+    for (spec, late) in specs.iter().zip(late) {
         let mut rows = Rows::new();
         let mut stmt = conn
-            .prepare_cached(&spec.select())
+            .prepare_cached(&spec.select(*late))
             .map_err(|e| e.to_string())?;
         let n = stmt.column_count();
         let mut found = stmt.query([]).map_err(|e| e.to_string())?;
         while let Some(row) = found.next().map_err(|e| e.to_string())? {
-            let row: Vec<Val> = (0..n)
+            let mut row: Vec<Val> = (0..n)
                 .map(|i| row.get_ref(i).map(val))
                 .collect::<Result<_, _>>()
                 .map_err(|e| e.to_string())?;
+            if !late {
+                spec.widen(&mut row, None);
+            }
             let key = spec.key_of(&row);
             if !key.contains(&Val::Null) && rows.insert(key, row).is_some() {
                 return Err(format!("table {} holds one key twice", spec.name));
@@ -168,19 +219,33 @@ pub fn read_pending(conn: &Connection, spec: &TableSpec, flying: &Flying) -> Out
         .iter()
         .map(|k| format!("val_{k}"))
         .collect();
+    // What triggers of an older generation logged may have changed columns that they do not know.
     let sql = format!(
-        "SELECT type, mask, id, stamp, {} FROM __harmonylite__{}_change_log WHERE type <> 3 ORDER BY id",
+        "SELECT type, mask, id, stamp, CASE WHEN type <> 2 THEN 0
+         WHEN generation <> (SELECT t.generation FROM __harmonylite__tables t WHERE t.table_name = '{name}') THEN 1
+         WHEN NOT EXISTS(SELECT 1 FROM __harmonylite__tables t WHERE t.table_name = '{name}' AND t.columns GLOB '*late*') THEN 2 ELSE 0 END, {} FROM __harmonylite__{name}_change_log WHERE type <> 3 ORDER BY id",
         keys.join(", "),
-        spec.name
+        name = spec.name
     );
     let mut out = PendingRows::new();
-    let mut stmt = conn.prepare_cached(&sql).map_err(|e| e.to_string())?;
+    let mut stmt = match conn.prepare_cached(&sql) {
+        Ok(stmt) => stmt,
+        // `publish = false`: there is no change log.
+        Err(e) if is_no_table(&e) => return Ok(out),
+        Err(e) => return Err(e.to_string()),
+    };
     let mut rows = stmt.query([]).map_err(|e| e.to_string())?;
-    while let Some(row) = rows.next().map_err(|e| e.to_string())? {
+    loop {
+        let row = match rows.next() {
+            Ok(Some(row)) => row,
+            Ok(None) => break,
+            Err(e) if is_no_table(&e) => break,
+            Err(e) => return Err(e.to_string()),
+        };
         let get = |i: usize| row.get::<_, i64>(i).map_err(|e| e.to_string());
         let (kind, mask) = (get(0)?, get(1)?);
         let key: Vec<Val> = (0..keys.len())
-            .map(|i| row.get_ref(i + 4).map(val))
+            .map(|i| row.get_ref(i + 5).map(val))
             .collect::<Result<_, _>>()
             .map_err(|e| e.to_string())?;
         let key = spec.normal(&key);
@@ -190,6 +255,12 @@ pub fn read_pending(conn: &Connection, spec: &TableSpec, flying: &Flying) -> Out
         let before = out.get(&key).copied();
         // A row that was written whole since may be given up, whatever is on its way of it.
         let sent = flying.has(spec.name, get(2)?, get(3)?);
+        let (kind, mask) = match get(4)? {
+            1 => (1, mask),
+            // Triggers of before the late column have not seen it change.
+            2 if spec.late.is_some() => (kind, mask | 1 << (spec.columns.len() - 1).min(62)),
+            _ => (kind, mask),
+        };
         let flies = sent || (before.is_some_and(|b| b.1) && kind == 2);
         out.insert(key, (Pending::then(before.map(|b| b.0), kind, mask), flies));
     }
@@ -210,16 +281,19 @@ pub fn newest_ids(
             );
             let id = conn
                 .prepare_cached(&sql)
-                .and_then(|mut q| q.query_row([], |r| r.get(0)))
-                .map_err(|e| e.to_string())?;
-            Ok((s.name, id))
+                .and_then(|mut q| q.query_row([], |r| r.get(0)));
+            match id {
+                Ok(id) => Ok((s.name, id)),
+                Err(e) if is_no_table(&e) => Ok((s.name, 0)),
+                Err(e) => Err(e.to_string()),
+            }
         })
         .collect()
 }
 
-pub fn view(conn: &Connection, specs: &[TableSpec], flying: &Flying) -> Out<View> {
+pub fn view(conn: &Connection, specs: &[TableSpec], late: &[bool], flying: &Flying) -> Out<View> {
     conn.execute_batch("BEGIN").map_err(|e| e.to_string())?;
-    let state = read_state(conn, specs);
+    let state = read_state(conn, specs, late);
     let pending: Out<Vec<_>> = specs
         .iter()
         .map(|s| read_pending(conn, s, flying))
@@ -244,25 +318,65 @@ pub fn private_count(specs: &[TableSpec], state: &State, uid: i64) -> i64 {
 }
 
 impl Node {
+    /// The tables and change logs as the daemon's reader sees them.
+    pub fn look(&mut self, specs: &[TableSpec]) -> Out<Rc<View>> {
+        let reader = self.reader.as_ref().ok_or("no reader")?;
+        let version = data_version(reader).map_err(|e| e.to_string())?;
+        if let Some((at, seen)) = &self.seen
+            && *at == version
+        {
+            return Ok(Rc::clone(seen));
+        }
+        let seen = Rc::new(view(reader, specs, &self.late, &self.flying)?);
+        self.seen = Some((version, Rc::clone(&seen)));
+        Ok(seen)
+    }
+
+    /// At the end of a run nobody needs a checkpoint.
+    pub fn close_quickly(&mut self) {
+        let quick = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        let writer = self.replica.as_mut().map(|r| &*r.writer());
+        let others = [self.reader.as_ref(), self.spare_reader.as_ref(), writer];
+        for conn in others.into_iter().flatten().chain([&self.app]) {
+            let _ = conn.set_db_config(quick, true);
+        }
+    }
+
     pub fn position(&self) -> usize {
         self.replica
             .as_ref()
             .map_or(0, |r| r.position().sequence.0 as usize)
     }
 
-    /// The messages of the batch in flight that were made and may still arrive, once its publisher is gone.
+    /// How far the file is folded.
+    pub fn stored_position(&self) -> Out<usize> {
+        self.app
+            .prepare_cached("SELECT position FROM __harmonylite__node")
+            .and_then(|mut q| q.query_row([], |r| r.get::<_, i64>(0)))
+            .map(|n| n as usize)
+            .or_else(|e| {
+                if is_no_table(&e) {
+                    Ok(0)
+                } else {
+                    Err(e.to_string())
+                }
+            })
+    }
+
+    /// The messages of batches in flight that were made and may still arrive, once their publisher is gone.
     pub fn abandon(&mut self) -> Vec<(ShardId, Bytes)> {
         let mut out = Vec::new();
-        if let Some(mut outbox) = self.outbox.take() {
-            for piece in outbox.missing() {
-                if let Ok(Some(message)) = outbox.piece(piece) {
+        if let Some(flying) = self.sending.unacknowledged() {
+            for piece in flying.outbox.missing() {
+                if let Ok(Some(message)) = flying.outbox.piece(piece) {
                     out.push(message);
                 }
             }
-            if let Some(record) = outbox.commit() {
+            if let Some(record) = flying.outbox.commit() {
                 out.push((ShardId::ORDER, record));
             }
         }
+        self.sending.clear();
         out
     }
 }

@@ -25,6 +25,7 @@ pub enum Kind {
     Any,
 }
 
+#[derive(Debug, Clone)]
 pub struct Column {
     pub name: String,
     pub kind: Kind,
@@ -35,10 +36,14 @@ pub type Terms = fn(&[Val]) -> Option<Vec<Val>>;
 
 pub struct TableSpec {
     pub name: &'static str,
+    /// What it stands for, in the counts.
+    pub says: &'static str,
     pub columns: Vec<Column>,
     /// Positions of the key's columns, and whether they compare without case. Empty: the rowid.
     pub key: Vec<(usize, bool)>,
     pub uniques: Vec<Terms>,
+    /// The last column is one that applications add while they run, with this default.
+    pub late: Option<Val>,
 }
 
 /// Tables that go together, with what creates them.
@@ -88,17 +93,55 @@ impl TableSpec {
             .collect()
     }
 
+    /// How many columns it has where the late one is there, or not.
+    pub fn width(&self, late_here: bool) -> usize {
+        self.columns.len() - usize::from(self.late.is_some() && !late_here)
+    }
+
+    /// The table where the late column is not there yet.
+    pub fn narrow(&self) -> Self {
+        Self {
+            columns: self.columns[..self.width(false)].to_vec(),
+            key: self.key.clone(),
+            uniques: self.uniques.clone(),
+            late: None,
+            ..*self
+        }
+    }
+
+    /// What adds the late column.
+    pub fn alter(&self) -> Option<String> {
+        let default = match self.late.as_ref()? {
+            Val::Null => String::new(),
+            Val::Int(i) => format!(" DEFAULT {i}"),
+            other => format!(" DEFAULT {}", other.show()),
+        };
+        let column = &self.columns.last()?.name;
+        Some(format!(
+            "ALTER TABLE {} ADD COLUMN {column}{default}",
+            self.name
+        ))
+    }
+
+    /// A row of a node or batch that has no late column yet.
+    pub fn widen(&self, row: &mut Vec<Val>, late: Option<&Val>) {
+        if let Some(default) = &self.late {
+            row.push(late.unwrap_or(default).clone());
+        }
+    }
+
     pub fn is_key(&self, column: usize) -> bool {
         self.key.iter().any(|(i, _)| *i == column)
     }
 
     /// Reads a whole row, as the model has it.
-    pub fn select(&self) -> String {
+    pub fn select(&self, late_here: bool) -> String {
         let mut names: Vec<&str> = Vec::new();
         if self.key.is_empty() {
             names.push("rowid");
         }
-        names.extend(self.columns.iter().map(|c| c.name.as_str()));
+        let there = &self.columns[..self.width(late_here)];
+        names.extend(there.iter().map(|c| c.name.as_str()));
         format!("SELECT {} FROM {}", names.join(", "), self.name)
     }
 }
@@ -109,13 +152,40 @@ fn table(
     key: &[(usize, bool)],
     uniques: &[Terms],
 ) -> TableSpec {
+    let late = match name {
+        "items" | "loose" | "children" => Some(Val::Null),
+        "users" | "wide" => Some(Val::Int(7)),
+        "accounts" => Some(Val::text("late")),
+        _ => None,
+    };
+    let added = late.as_ref().map(|_| ("late", Kind::Any));
     TableSpec {
         name,
+        late,
+        says: match name {
+            PRIVATE => "table: one row a node",
+            "items" => "table: integer key",
+            "words" => "table: text key",
+            "pairs" => "table: composite key",
+            "loose" => "table: no primary key",
+            "nocase" => "table: NOCASE key",
+            "anykey" => "table: key without a type",
+            "users" => "table: UNIQUE column",
+            "accounts" => "table: partial UNIQUE index",
+            "names" => "table: UNIQUE index on an expression",
+            "slots" => "table: several UNIQUE indexes",
+            "tags" => "table: UNIQUE columns, no primary key",
+            "parents" | "children" | "toys" => "table: foreign keys with cascades",
+            "orders" | "audit" | "totals" => "table: application's triggers",
+            _ => "table: more than 64 columns",
+        },
         columns: columns
             .iter()
+            .copied()
+            .chain(added)
             .map(|(n, k)| Column {
-                name: (*n).to_owned(),
-                kind: *k,
+                name: n.to_owned(),
+                kind: k,
             })
             .collect(),
         key: key.to_vec(),

@@ -5,18 +5,23 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use harmonylite::apply::incoming::{Body, Incoming};
-use harmonylite::change::position::{Incarnation, NodeId, ShardId};
+use harmonylite::change::position::{BatchNumber, Incarnation, NodeId, Sequence, ShardId};
 use harmonylite::changelog::in_flight::Carrier;
-use harmonylite::publish::outbox::Outbox;
+use harmonylite::changelog::scan::ScanError;
+#[cfg(feature = "planted-bugs")]
+use harmonylite::planted::{self, Bug};
 use harmonylite::replica::group::{ApplyOptions, Stopped};
 use harmonylite::replica::lifecycle::OpenOptions;
 use harmonylite::replica::{Replica, ReplicaError};
 use harmonylite::sqlite::connection::open_reader;
+use harmonylite::state::node::next_incarnation;
 
 use crate::Out;
 use crate::check;
 use crate::model::Val;
-use crate::node::{Flying, is_refusal, newest_ids, open_app, private_count, remove_file, view};
+use crate::node::{
+    Flying, Node, is_refusal, late_columns, newest_ids, open_app, private_count, remove_file,
+};
 use crate::rng::Rng;
 use crate::schema::PRIVATE;
 use crate::world::{Saved, World, unsent_private};
@@ -33,8 +38,12 @@ impl World {
             self.start(n, r)?;
             return Ok(Some(n));
         }
+        if self.faults && self.rare(n, r)? {
+            return Ok(Some(n));
+        }
         match r.below(1000) {
             0..=329 => self.application(n, r)?,
+            330..=479 if !self.goes_on(n, r)? => self.application(n, r)?,
             330..=479 => {
                 let fault = self.fault(r, 40);
                 self.scan_with(n, fault)?;
@@ -73,9 +82,28 @@ impl World {
                 self.lose(n);
                 return Ok(None);
             }
-            _ => self.application(n, r)?,
+            _ => self.stop(n, r)?,
         }
         Ok(Some(n))
+    }
+
+    /// What happens seldom, or in some clusters only; whether it did.
+    fn rare(&mut self, n: usize, r: &mut Rng) -> Out<bool> {
+        if r.chance(1) && r.chance(150) {
+            self.burst(n, r)?;
+        } else if self.brittle && r.chance(15) {
+            self.lose_tail(r)?;
+        } else if self.brittle && r.chance(4) {
+            self.trim(r);
+        } else if self.alters && r.chance(25) {
+            self.add_columns(n)?;
+        } else if self.modes && r.chance(15) {
+            let (publish, replicate) = [(true, true), (false, true), (true, false)][r.below(3)];
+            self.configure(n, publish, replicate, r)?;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// After so many steps of SQLite's machine the next statement breaks off, in so many of a thousand cases.
@@ -89,6 +117,9 @@ impl World {
     // ---- the application
 
     fn application(&mut self, n: usize, r: &mut Rng) -> Out<()> {
+        if !self.nodes[n].publish {
+            return Ok(());
+        }
         if self.nodes[n].held.is_some() {
             if r.chance(600) {
                 let commit = r.chance(800);
@@ -129,7 +160,12 @@ impl World {
         }
         let uids: Vec<i64> = self.nodes.iter().map(|n| n.uid).collect();
         for _ in 0..r.range(usize::from(own.is_none()), 4) {
-            let spec = r.below(self.specs.len());
+            // Others' private rows are seldom written to.
+            let spec = if r.chance(100) {
+                0
+            } else {
+                1 + r.below(self.specs.len() - 1)
+            };
             // What nobody else writes to: the private table aside, where each has its own row.
             if self
                 .owners
@@ -142,12 +178,15 @@ impl World {
             if savepoint {
                 statements.push(("SAVEPOINT s".into(), vec![]));
             }
-            statements.extend(crate::workload::act(
-                r,
-                &self.specs[spec],
-                self.large,
-                &uids,
-            ));
+            let table = if self.nodes[n].late[spec] {
+                &self.specs[spec]
+            } else {
+                &self.narrow[spec]
+            };
+            let done = crate::workload::act(r, table, self.large, &uids);
+            self.count(done.what);
+            self.count(self.specs[spec].says);
+            statements.extend(done.statements);
             if savepoint {
                 statements.push(("ROLLBACK TO s".into(), vec![]));
                 self.count("savepoint rolled back");
@@ -179,6 +218,19 @@ impl World {
         if let (Some(own), Some(held)) = (own, &mut self.nodes[n].held) {
             *held = Some(own);
         }
+        Ok(())
+    }
+
+    /// A transaction that only counts up the node's private count.
+    pub fn count_up(&mut self, n: usize) -> Out<()> {
+        self.next_own += 1;
+        let node = &mut self.nodes[n];
+        node.app
+            .prepare_cached(&format!("INSERT INTO {PRIVATE}(node, n) VALUES(?1, ?2) ON CONFLICT(node) DO UPDATE SET n = excluded.n"))
+            .and_then(|mut s| s.execute([node.uid, self.next_own]))
+            .map_err(|e| e.to_string())?;
+        node.last_own = Some(self.next_own);
+        node.seen_own = self.next_own;
         Ok(())
     }
 
@@ -219,9 +271,10 @@ impl World {
     fn scan_with(&mut self, n: usize, fault: Option<u32>) -> Out<()> {
         let spool = Arc::clone(&self.spool);
         let node = &mut self.nodes[n];
-        let (Some(replica), Some(reader), None) =
-            (&mut node.replica, &mut node.reader, &node.outbox)
-        else {
+        if node.sending.unacknowledged().is_some() || node.halted.is_some() {
+            return Ok(());
+        }
+        let (Some(replica), Some(reader)) = (&mut node.replica, &mut node.reader) else {
             return Ok(());
         };
         let pipelined = replica.batch_in_flight().is_some();
@@ -245,7 +298,8 @@ impl World {
                         batch.sections.len()
                     );
                     node.flying.up_to = newest_ids(reader, &self.specs)?;
-                    node.outbox = Some(Outbox::new(batch));
+                    node.seen = None;
+                    node.sending.push(batch);
                     self.count("batch scanned");
                     self.add(
                         "batch scanned while another is in flight",
@@ -260,6 +314,18 @@ impl World {
                 self.count("scan broken off");
                 self.say(|| format!("node {uid} scan broken off: {e}"));
             }
+            Err(ScanError::SchemaChanged) => {
+                if replica
+                    .refresh_capture(Duration::ZERO, &|| true)
+                    .map_err(|e| e.to_string())?
+                {
+                    self.count("capture made current");
+                    self.say(|| format!("node {uid} makes capture current"));
+                } else {
+                    self.count("locked");
+                }
+                node_view_is_stale(&mut self.nodes[n]);
+            }
             Err(e) => return Err(format!("node {uid} scan: {e}")),
         }
         Ok(())
@@ -268,13 +334,17 @@ impl World {
     /// Sends some of the batch in flight; the broker may lose messages or acknowledgements, or deliver late.
     pub fn send(&mut self, n: usize, pieces: usize, lossy: bool, r: &mut Rng) -> Out<()> {
         let lossy = lossy && self.faults;
+        if !self.goes_on(n, r)? {
+            return Ok(());
+        }
         let node = &mut self.nodes[n];
-        let Some(outbox) = &mut node.outbox else {
+        let (uid, me) = (node.uid, node.id);
+        let Some(flying) = node.sending.unacknowledged() else {
             return Ok(());
         };
-        let uid = node.uid;
+        let outbox = &mut flying.outbox;
         let mut missing = outbox.missing();
-        let mut acknowledged = false;
+        let mut acknowledged = None;
         let mut said = Vec::new();
         let mut counts: Vec<&'static str> = Vec::new();
         if missing.is_empty() {
@@ -286,18 +356,18 @@ impl World {
             }
             if lossy && r.chance(60) {
                 counts.push("commit record on its way");
-                self.ghosts.push((ShardId::ORDER, record));
+                self.ghosts.push((ShardId::ORDER, record, me));
             } else {
                 let at = self.stream.append(ShardId::ORDER, record.clone());
                 said.push(format!("commit record at {at}"));
                 if lossy && r.chance(100) {
                     counts.push("commit record resent late");
-                    self.ghosts.push((ShardId::ORDER, record));
+                    self.ghosts.push((ShardId::ORDER, record, me));
                 }
                 if lossy && r.chance(150) {
                     counts.push("acknowledgement lost");
                 } else {
-                    acknowledged = true;
+                    acknowledged = Some(at);
                 }
             }
         } else {
@@ -308,7 +378,7 @@ impl World {
                 };
                 if lossy && r.chance(40) {
                     counts.push("piece on its way");
-                    self.ghosts.push((shard, bytes));
+                    self.ghosts.push((shard, bytes, me));
                     continue;
                 }
                 let at = self.stream.append(shard, bytes);
@@ -321,8 +391,12 @@ impl World {
             }
         }
         // The next batch may be begun; this one is in flight until its echo.
-        if acknowledged {
-            node.outbox = None;
+        if let Some(at) = acknowledged {
+            flying.acknowledged = Some(at);
+            #[cfg(feature = "planted-bugs")]
+            if planted::is(Bug::OwnAckMovesPosition) {
+                node.skip_to = at.0 as usize;
+            }
         }
         for c in counts {
             self.count(c);
@@ -336,7 +410,7 @@ impl World {
             return;
         }
         let at = r.below(self.ghosts.len());
-        let (shard, bytes) = if r.chance(300) {
+        let (shard, bytes, _) = if r.chance(300) {
             self.ghosts[at].clone()
         } else {
             self.ghosts.swap_remove(at)
@@ -348,10 +422,10 @@ impl World {
 
     // ---- inbound
 
+    /// What a node gets to read, up to the first message whose payload is lost.
     fn messages(&self, from: usize, to: usize) -> Vec<Incoming> {
-        self.stream.entries[from + 1..=to]
-            .iter()
-            .map(|e| e.incoming.clone())
+        (from + 1..=to)
+            .map_while(|at| self.stream.message(at))
             .collect()
     }
 
@@ -364,9 +438,23 @@ impl World {
         fault: Option<u32>,
         r: &mut Rng,
     ) -> Out<()> {
+        if !self.goes_on(n, r)? {
+            return Ok(());
+        }
+        if !self.nodes[n].replicate {
+            return self.take_echoes(n, max);
+        }
         let at = self.nodes[n].position();
         let to = self.stream.end().min(at.saturating_add(max));
         if self.nodes[n].replica.is_none() || to <= at {
+            return Ok(());
+        }
+        if self.stream.message(at + 1).is_none() {
+            let node = &mut self.nodes[n];
+            node.halted = Some("payload is lost".into());
+            let uid = node.uid;
+            self.count("halted: payload is lost");
+            self.say(|| format!("node {uid} halts: the payload of {} is lost", at + 1));
             return Ok(());
         }
         match self.apply(n, at, to, short, false, fault)? {
@@ -379,7 +467,10 @@ impl World {
                         let stopped = self.apply(n, here, echo, short, false, None)?;
                         if self.nodes[n].position() >= echo {
                             self.count("folded through the own batch");
-                        } else if stopped == Some(Stopped::Hold(carrier)) {
+                        } else if stopped == Some(Stopped::Hold(carrier))
+                            && !self.brittle
+                            && !self.nodes[n].late.contains(&false)
+                        {
                             return Err(format!(
                                 "node {} waits for {carrier:?}, which is there",
                                 self.nodes[n].uid
@@ -435,13 +526,24 @@ impl World {
         given_up: bool,
         fault: Option<u32>,
     ) -> Out<Option<Stopped>> {
-        let messages = self.messages(from, to);
+        #[cfg_attr(not(feature = "planted-bugs"), allow(unused_mut))]
+        let mut messages = self.messages(from, to);
         let node = &mut self.nodes[n];
         let uid = node.uid;
-        let (Some(replica), Some(reader)) = (&mut node.replica, &node.reader) else {
+        #[cfg(feature = "planted-bugs")]
+        for m in &mut messages {
+            let own = matches!(&m.body, Body::Batch(b) if b.record.node == node.id);
+            if (m.sequence.0 as usize) < node.skip_to && !own {
+                m.body = Body::Payload;
+            }
+        }
+        if node.replica.is_none() || node.reader.is_none() {
+            return Ok(None);
+        }
+        let before = node.look(&self.specs)?;
+        let Some(replica) = &mut node.replica else {
             return Ok(None);
         };
-        let before = view(reader, &self.specs, &node.flying)?;
         let options = ApplyOptions {
             max_time: if short {
                 Duration::ZERO
@@ -463,14 +565,14 @@ impl World {
                 self.say(|| format!("node {uid} apply broken off: {e}"));
                 self.count("apply broken off");
                 if fault.is_some_and(|f| f % 2 == 0) {
-                    self.crash(n, true);
+                    self.crash(n);
                 }
                 return Ok(None);
             }
             Err(e) => return Err(format!("node {uid} apply: {e}")),
         };
-        let after = view(reader, &self.specs, &node.flying)?;
         let at = replica.position().sequence.0 as usize;
+        let after = node.look(&self.specs)?;
         if at != from + applied.consumed {
             return Err(format!(
                 "node {uid} took {} messages from {from} and stands at {at}",
@@ -506,12 +608,16 @@ impl World {
                 }
             }
         }
-        if node
-            .outbox
-            .as_ref()
-            .is_some_and(|o| applied.echoes.contains(&o.batch().record.batch))
-        {
-            node.outbox = None;
+        node.echoed = applied
+            .echoes
+            .iter()
+            .copied()
+            .max()
+            .unwrap_or_default()
+            .max(node.echoed);
+        let lost = node.sending.land(node.echoed, Sequence(at as u64));
+        if lost.is_some() && !self.brittle {
+            return Err(format!("node {uid} takes batch {lost:?} for lost"));
         }
         let stopped = applied.stopped.clone();
         let text = format!(
@@ -544,12 +650,65 @@ impl World {
         match &stopped {
             Stopped::No | Stopped::Hold(_) | Stopped::Doubled(_) => {}
             Stopped::Locked => self.count("locked"),
+            Stopped::Schema(reason) => {
+                // Rightly so only where a column is not here that the next message has.
+                let next = self.stream.message(at + 1).map(|m| m.body);
+                let lacks = match &next {
+                    Some(Body::Batch(b)) => b.record.tables.iter().any(|t| {
+                        self.specs.iter().enumerate().any(|(i, s)| {
+                            s.name == t.name
+                                && !self.nodes[n].late[i]
+                                && t.columns.len() == s.columns.len()
+                        })
+                    }),
+                    _ => false,
+                };
+                if !lacks {
+                    return Err(format!("node {uid} pauses needlessly: {reason}"));
+                }
+                self.count("paused for a column");
+            }
             other => return Err(format!("node {uid} stops: {other:?}")),
         }
         if applied.dead_letters > 0 {
             return Err(format!("node {uid} writes dead letters"));
         }
         Ok(Some(stopped))
+    }
+
+    /// `replicate = false`: only our own batches are looked for.
+    fn take_echoes(&mut self, n: usize, max: usize) -> Out<()> {
+        let (from, _) = self.nodes[n].read_at;
+        let to = self.stream.end().min(from.saturating_add(max));
+        if to <= from {
+            return Ok(());
+        }
+        let messages = self.messages(from, to);
+        let node = &mut self.nodes[n];
+        let Some(replica) = &mut node.replica else {
+            return Ok(());
+        };
+        let applied = replica
+            .apply_echoes_only(&messages, Duration::ZERO, &|| true)
+            .map_err(|e| e.to_string())?;
+        if applied.consumed > 0 {
+            let last = &messages[applied.consumed - 1];
+            node.read_at = (last.sequence.0 as usize, last.hash);
+        }
+        node.seen = None;
+        node.echoed = applied
+            .echoes
+            .iter()
+            .copied()
+            .max()
+            .unwrap_or_default()
+            .max(node.echoed);
+        node.sending
+            .land(node.echoed, Sequence(node.read_at.0 as u64));
+        let (uid, to) = (node.uid, node.read_at.0);
+        self.add("echo without folding", applied.echoes.len() as u64);
+        self.say(|| format!("node {uid} takes echoes up to {to}: {:?}", applied.echoes));
+        Ok(())
     }
 
     pub fn tidy(&mut self, n: usize) -> Out<()> {
@@ -566,7 +725,7 @@ impl World {
 
     /// Starts a node as the daemon does.
     pub fn start(&mut self, n: usize, r: &mut Rng) -> Out<()> {
-        self.crash(n, false);
+        self.crash(n);
         let (id, uid, path) = (
             self.nodes[n].id,
             self.nodes[n].uid,
@@ -574,7 +733,7 @@ impl World {
         );
         let options = OpenOptions {
             node_id: id,
-            publish: true,
+            publish: self.nodes[n].publish,
             include: Vec::new(),
             exclude: Vec::new(),
         };
@@ -594,7 +753,7 @@ impl World {
             .and_then(|kv| kv.get(&id.0))
             .copied()
             .unwrap_or(0);
-        let counter = stored.max(streamed).max(kept) + 1;
+        let counter = next_incarnation(stored, streamed, kept);
         if let Some(kv) = &mut self.kv {
             kv.insert(id.0, counter);
         }
@@ -617,8 +776,15 @@ impl World {
         let at = replica.position().sequence.0 as usize;
         let mut ahead = 0;
         let mut flying = Flying::default();
-        for entry in &self.stream.entries[at + 1..] {
-            if let Body::Batch(batch) = &entry.incoming.body {
+        let mut last_ahead = (at, 0);
+        for place in (at + 1).max(self.stream.first)..=self.stream.end() {
+            let entry = &self.stream.entries[place];
+            // What is not to be had on any node covers nothing.
+            let Some(message) = self.stream.message(place) else {
+                continue;
+            };
+            if let Body::Batch(batch) = &message.body {
+                last_ahead = (place, message.hash);
                 ahead += u64::from(entry.taken.is_some() && batch.record.node == id);
                 if entry.taken.is_some() && batch.record.node == id {
                     for covers in batch.covered().map_err(|e| e.to_string())? {
@@ -631,7 +797,7 @@ impl World {
                     }
                 }
                 replica
-                    .read_ahead(&mut seen, batch, entry.incoming.sequence)
+                    .read_ahead(&mut seen, batch, message.sequence)
                     .map_err(|e| e.to_string())?;
             }
         }
@@ -640,32 +806,62 @@ impl World {
         self.say(|| {
             format!("node {uid} starts as {id} in {incarnation} at {at}, {ahead} own batches ahead")
         });
-        self.nodes[n].reader = Some(open_reader(&path).map_err(|e| e.to_string())?);
-        self.nodes[n].replica = Some(replica);
-        self.nodes[n].flying = flying;
+        let reader = match self.nodes[n].spare_reader.take() {
+            Some(reader) => reader,
+            None => open_reader(&path).map_err(|e| e.to_string())?,
+        };
+        self.nodes[n].reader = Some(reader);
+        let (end, hash) = (
+            self.stream.end(),
+            self.stream.entries[self.stream.end()].incoming.hash,
+        );
+        let node = &mut self.nodes[n];
+        node.replica = Some(replica);
+        node.flying = flying;
+        node.echoed = BatchNumber(0);
+        node.ahead = last_ahead;
+        node.read_at = (end, hash);
+        node.halted = None;
+        node.unverified = true;
         Ok(())
     }
 
     /// The daemon is gone; what it had made may still arrive.
-    fn crash(&mut self, n: usize, _counted: bool) {
+    pub fn crash(&mut self, n: usize) {
+        let me = self.nodes[n].id;
         let late = self.nodes[n].abandon();
-        self.ghosts.extend(late);
-        self.nodes[n].replica = None;
-        self.nodes[n].reader = None;
+        self.ghosts
+            .extend(late.into_iter().map(|(s, b)| (s, b, me)));
+        let node = &mut self.nodes[n];
+        node.replica = None;
+        node.seen = None;
+        if let Some(reader) = node.reader.take() {
+            node.spare_reader = Some(reader);
+        }
     }
 
     fn crash_step(&mut self, n: usize, r: &mut Rng) -> Out<()> {
         let uid = self.nodes[n].uid;
         self.say(|| format!("node {uid} crashes"));
-        if self.nodes[n]
-            .outbox
-            .as_ref()
-            .is_some_and(|o| !o.missing().is_empty())
-        {
+        let half = self.nodes[n]
+            .sending
+            .unacknowledged()
+            .is_some_and(|f| !f.outbox.batch().sections.is_empty());
+        if half {
             self.count("crash between payload and commit record");
         }
+        #[cfg(feature = "planted-bugs")]
+        if half
+            && planted::is(Bug::PartsWithoutRecord)
+            && let Some(record) = self.nodes[n]
+                .sending
+                .unacknowledged()
+                .and_then(|f| f.outbox.commit())
+        {
+            self.stream.imply(record);
+        }
         self.count("crash");
-        self.crash(n, true);
+        self.crash(n);
         if self.nodes[n].held.is_some() && r.chance(500) {
             self.count("crash in the middle of an application's transaction");
             self.finish_app(n, false)?;
@@ -687,7 +883,19 @@ impl World {
             .execute("VACUUM INTO ?1", [path.to_string_lossy()])
             .map_err(|e| e.to_string())?;
         let uid = node.uid;
-        self.files.push(Saved { path, uid });
+        let behind = if node.replicate {
+            node.behind
+        } else {
+            self.stream.end()
+        };
+        let saved = Saved {
+            path,
+            uid,
+            position: node.stored_position()?,
+            history: node.history.clone(),
+            behind,
+        };
+        self.files.push(saved);
         self.count("file saved");
         self.say(|| format!("node {uid}'s file is saved"));
         Ok(())
@@ -702,14 +910,21 @@ impl World {
         if own.is_empty() {
             return Ok(());
         }
-        let file = self.files[*r.pick(&own)].path.clone();
+        let file = &self.files[*r.pick(&own)];
+        let (history, behind) = (file.history.clone(), file.behind);
+        let file = file.path.clone();
         self.finish_app(n, false)?;
-        self.crash(n, false);
+        self.crash(n);
         let path = self.nodes[n].path.clone();
+        self.nodes[n].spare_reader = None;
         self.nodes[n].app = rusqlite::Connection::open_in_memory().map_err(|e| e.to_string())?;
         remove_file(&path);
         std::fs::copy(&file, &path).map_err(|e| e.to_string())?;
         self.nodes[n].app = open_app(&path, self.app)?;
+        self.nodes[n].late = late_columns(&self.nodes[n].app, &self.specs)?;
+        self.nodes[n].history = history;
+        self.nodes[n].behind = behind;
+        (self.nodes[n].publish, self.nodes[n].replicate) = (true, true);
         self.nodes[n].last_own = None;
         self.nodes[n].floor = 0;
         self.nodes[n].seen_own = 0;
@@ -769,7 +984,10 @@ impl World {
                 NodeId(self.next_id - 1)
             }
         };
+        let (history, behind) = (self.files[file].history.clone(), self.files[file].behind);
         let n = self.add_node(r, id, path)?;
+        self.nodes[n].history = history;
+        self.nodes[n].behind = behind;
         for (uid, ..) in unsent_private(&self.nodes[n].app)? {
             self.tainted.insert(uid);
         }
@@ -801,12 +1019,16 @@ impl World {
 
     fn lose(&mut self, n: usize) {
         if self.nodes.len() > 1 {
-            self.crash(n, false);
+            self.crash(n);
             let node = self.nodes.remove(n);
             self.count("node lost for ever");
             self.say(|| format!("node {} is lost for ever", node.uid));
         }
     }
+}
+
+fn node_view_is_stale(node: &mut Node) {
+    node.seen = None;
 }
 
 /// The connection fails once after so many steps of its machine; whether it has.

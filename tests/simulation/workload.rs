@@ -109,7 +109,14 @@ fn other_column(r: &mut Rng, spec: &TableSpec) -> usize {
     }
 }
 
-fn insert(r: &mut Rng, spec: &TableSpec, large: bool) -> Vec<Statement> {
+fn one(what: &'static str, sql: String, values: Vec<Val>) -> Action {
+    Action {
+        what,
+        statements: vec![(sql, values)],
+    }
+}
+
+fn insert(r: &mut Rng, spec: &TableSpec, large: bool) -> Action {
     let verb = verb(
         r,
         &[
@@ -166,6 +173,12 @@ fn insert(r: &mut Rng, spec: &TableSpec, large: bool) -> Vec<Statement> {
         }
         tuples.push(format!("({})", tuple.join(", ")));
     }
+    let what = match verb {
+        "UPSERT" | "UPSERT NOTHING" => "upsert",
+        "INSERT OR REPLACE" | "REPLACE" => "INSERT OR REPLACE",
+        "INSERT OR IGNORE" => "INSERT OR IGNORE",
+        _ => "INSERT",
+    };
     let (head, tail) = match verb {
         "UPSERT" => {
             let c = &spec.columns[other_column(r, spec)].name;
@@ -184,7 +197,8 @@ fn insert(r: &mut Rng, spec: &TableSpec, large: bool) -> Vec<Statement> {
         "UPSERT NOTHING" => ("INSERT", " ON CONFLICT DO NOTHING".to_owned()),
         v => (v, String::new()),
     };
-    vec![(
+    one(
+        what,
         format!(
             "{head} INTO {}({}) VALUES {}{tail}",
             spec.name,
@@ -192,10 +206,10 @@ fn insert(r: &mut Rng, spec: &TableSpec, large: bool) -> Vec<Statement> {
             tuples.join(", ")
         ),
         values,
-    )]
+    )
 }
 
-fn update(r: &mut Rng, spec: &TableSpec, large: bool) -> Vec<Statement> {
+fn update(r: &mut Rng, spec: &TableSpec, large: bool) -> Action {
     let verb = verb(
         r,
         &[
@@ -205,6 +219,7 @@ fn update(r: &mut Rng, spec: &TableSpec, large: bool) -> Vec<Statement> {
             ("UPDATE OR FAIL", 1),
         ],
     );
+    let mut what = verb;
     let mut sets = Vec::new();
     let mut values = Vec::new();
     for _ in 0..r.range(1, 2) {
@@ -217,6 +232,7 @@ fn update(r: &mut Rng, spec: &TableSpec, large: bool) -> Vec<Statement> {
         }
         if r.chance(80) {
             sets.push(format!("{} = {}", c.name, c.name));
+            what = "update that changes nothing";
         } else {
             values.push(value(r, c.kind, large));
             sets.push(format!("{} = ?{}", c.name, values.len()));
@@ -228,18 +244,19 @@ fn update(r: &mut Rng, spec: &TableSpec, large: bool) -> Vec<Statement> {
     } else {
         values.extend(key);
     }
-    vec![(
+    one(
+        what,
         format!(
             "{verb} {} SET {} WHERE {condition}",
             spec.name,
             sets.join(", ")
         ),
         values,
-    )]
+    )
 }
 
 /// One key column becomes another value.
-fn rekey(r: &mut Rng, spec: &TableSpec) -> Vec<Statement> {
+fn rekey(r: &mut Rng, spec: &TableSpec) -> Action {
     let verb = verb(
         r,
         &[
@@ -264,18 +281,23 @@ fn rekey(r: &mut Rng, spec: &TableSpec) -> Vec<Statement> {
         )
     };
     values.push(new);
-    vec![(
+    one(
+        if name == "rowid" && !spec.key.is_empty() {
+            "key changed through the rowid"
+        } else {
+            "key changed"
+        },
         format!(
             "{verb} {} SET {name} = ?{} WHERE {condition}",
             spec.name,
             values.len()
         ),
         values,
-    )]
+    )
 }
 
 /// Two rows exchange their keys, or the values of one column.
-fn swap(r: &mut Rng, spec: &TableSpec) -> Vec<Statement> {
+fn swap(r: &mut Rng, spec: &TableSpec) -> Action {
     let (condition_a, a) = key(r, spec, 1);
     let (condition_b, b) = key(r, spec, 1);
     let keys = spec.key.len() == 1 && r.chance(500);
@@ -285,7 +307,7 @@ fn swap(r: &mut Rng, spec: &TableSpec) -> Vec<Statement> {
             Kind::KeyInt(_) => Val::Int(99),
             _ => Val::text("hop"),
         };
-        return vec![
+        let statements = vec![
             (
                 format!("UPDATE {} SET {c} = ?2 WHERE {c} = ?1", spec.name),
                 vec![a[0].clone(), hop.clone()],
@@ -299,6 +321,10 @@ fn swap(r: &mut Rng, spec: &TableSpec) -> Vec<Statement> {
                 vec![hop, b[0].clone()],
             ),
         ];
+        return Action {
+            what: "keys swapped",
+            statements,
+        };
     }
     let at = other_column(r, spec);
     let c = &spec.columns[at].name;
@@ -312,35 +338,53 @@ fn swap(r: &mut Rng, spec: &TableSpec) -> Vec<Statement> {
     };
     let set =
         |cond: &str, n: usize| format!("UPDATE {} SET {c} = ?{} WHERE {cond}", spec.name, n + 1);
-    vec![
-        (
-            set(&condition_a, a.len()),
-            with(a.clone(), Val::text("hop")),
-        ),
-        (set(&condition_b, b.len()), with(b.clone(), x)),
-        (set(&condition_a, a.len()), with(a, y)),
-    ]
+    Action {
+        what: "values swapped",
+        statements: vec![
+            (
+                set(&condition_a, a.len()),
+                with(a.clone(), Val::text("hop")),
+            ),
+            (set(&condition_b, b.len()), with(b.clone(), x)),
+            (set(&condition_a, a.len()), with(a, y)),
+        ],
+    }
 }
 
-fn delete(r: &mut Rng, spec: &TableSpec) -> Vec<Statement> {
+fn delete(r: &mut Rng, spec: &TableSpec) -> Action {
     if r.chance(60) {
-        return vec![(format!("DELETE FROM {}", spec.name), vec![])];
+        return one(
+            "delete of all rows",
+            format!("DELETE FROM {}", spec.name),
+            vec![],
+        );
     }
     let (condition, values) = key(r, spec, 1);
-    vec![(
+    one(
+        "delete",
         format!("DELETE FROM {} WHERE {condition}", spec.name),
         values,
-    )]
+    )
+}
+
+/// What the application does in one go.
+pub struct Action {
+    /// What it is called in the counts.
+    pub what: &'static str,
+    pub statements: Vec<Statement>,
 }
 
 /// One thing that the application does to a table, in one statement or several.
-pub fn act(r: &mut Rng, spec: &TableSpec, large: bool, nodes: &[i64]) -> Vec<Statement> {
+pub fn act(r: &mut Rng, spec: &TableSpec, large: bool, nodes: &[i64]) -> Action {
     if spec.name == PRIVATE {
         // What others may do to a private row: write another column of it.
-        return vec![(
-            format!("UPDATE {PRIVATE} SET x = ?1 WHERE node = ?2"),
-            vec![value(r, Kind::Any, false), Val::Int(*r.pick(nodes))],
-        )];
+        return Action {
+            what: "update of another's private row",
+            statements: vec![(
+                format!("UPDATE {PRIVATE} SET x = ?1 WHERE node = ?2"),
+                vec![value(r, Kind::Any, false), Val::Int(*r.pick(nodes))],
+            )],
+        };
     }
     match r.below(100) {
         0..=34 => insert(r, spec, large),

@@ -9,16 +9,16 @@ use bytes::Bytes;
 use harmonylite::change::position::{NodeId, ShardId};
 use harmonylite::codec::batch::Limits;
 use harmonylite::codec::spool::Spool;
-use harmonylite::replica::Replica;
-use harmonylite::replica::lifecycle::OpenOptions;
 use rusqlite::Connection;
 
 use crate::Out;
 use crate::check;
-use crate::node::{AppOptions, Node, open_app, read_state, view};
+use crate::model::State;
+use crate::node::{AppOptions, Node, is_no_table, late_columns, open_app, read_state};
 use crate::rng::Rng;
 use crate::schema::{TableSpec, groups};
 use crate::stream::Stream;
+use crate::template::{self, Choice};
 
 /// How often things happened.
 pub type Counters = BTreeMap<&'static str, u64>;
@@ -27,21 +27,34 @@ pub type Counters = BTreeMap<&'static str, u64>;
 pub struct Saved {
     pub path: PathBuf,
     pub uid: i64,
+    /// How far it is folded.
+    pub position: usize,
+    /// What the stream came to there, where the broker has lost that since.
+    pub history: Option<State>,
+    pub behind: usize,
 }
 
 pub struct World {
     pub folder: PathBuf,
     pub specs: Rc<Vec<TableSpec>>,
+    /// The tables without their late columns.
+    pub narrow: Vec<TableSpec>,
     pub stream: Stream,
     pub nodes: Vec<Node>,
     /// Messages on their way that may still arrive.
-    pub ghosts: Vec<(ShardId, Bytes)>,
+    pub ghosts: Vec<(ShardId, Bytes, NodeId)>,
     pub kv: Option<HashMap<u64, u64>>,
     pub files: Vec<Saved>,
     pub counters: Counters,
     pub app: AppOptions,
     pub large: bool,
     pub faults: bool,
+    /// The broker loses what it has acknowledged, or trims what a node has yet to read.
+    pub brittle: bool,
+    /// Nodes run with `publish = false` or `replicate = false` for a while.
+    pub modes: bool,
+    /// Columns are added while nodes run.
+    pub alters: bool,
     /// Each table is written by one node alone: then nothing may ever count as a conflict. For each table the place of its node.
     pub owners: Option<Vec<usize>>,
     /// What their nodes showed last.
@@ -95,64 +108,38 @@ impl World {
 
     fn new(seed: u64, folder: &Path, trace: bool) -> Out<Self> {
         let mut r = Rng::of(seed, 0);
-        let mut all = groups();
-        let mut chosen = vec![all.remove(0)];
-        for _ in 0..[1, 1, 2, 2, 3][r.below(5)] {
-            chosen.push(all.remove(r.below(all.len())));
-        }
+        let mut left: Vec<usize> = (1..groups().len()).collect();
+        let mut chosen: Vec<usize> = (0..[1, 1, 1, 2, 2, 3][r.below(6)])
+            .map(|_| left.swap_remove(r.below(left.len())))
+            .collect();
+        chosen.sort_unstable();
+        // Most clusters begin with copies of a database that has its capture already.
+        let choice = Choice {
+            groups: chosen,
+            rows: r.below(template::ROWS),
+            captured: r.chance(900),
+        };
+        let made = template::get(&templates(folder), &choice)?;
+        let specs = Rc::clone(&made.specs);
         let app = AppOptions {
             foreign_keys: r.chance(800),
             recursive_triggers: r.chance(150),
         };
-        let template = folder.join("template.db");
-        crate::node::remove_file(&template);
-        let conn = open_app(&template, app)?;
-        let mut specs = Vec::new();
-        let groups_of: Vec<usize> = chosen.iter().map(|g| g.tables.len()).collect();
-        for group in chosen {
-            conn.execute_batch(&group.sql).map_err(|e| e.to_string())?;
-            specs.extend(group.tables);
-        }
-        let specs = Rc::new(specs);
-        for spec in specs.iter().skip(1) {
-            for _ in 0..3 {
-                for (sql, values) in crate::workload::act(&mut r, spec, false, &[1]) {
-                    match conn.execute(&sql, rusqlite::params_from_iter(&values)) {
-                        Ok(_) => {}
-                        Err(e) if crate::node::is_refusal(&e) => {}
-                        Err(e) => return Err(format!("{sql}: {e}")),
-                    }
-                }
-            }
-        }
-        // Rows without a key are on no other node's account.
-        for spec in specs.iter() {
-            let null: Vec<String> = spec
-                .key_names()
-                .iter()
-                .map(|k| format!("{k} IS NULL"))
-                .collect();
-            conn.execute_batch(&format!(
-                "DELETE FROM {} WHERE {}",
-                spec.name,
-                null.join(" OR ")
-            ))
-            .map_err(|e| e.to_string())?;
-        }
-        let count = r.range(2, 5);
+        let count = [2, 2, 3, 3, 3, 4, 5][r.below(7)];
         let owners = r.chance(200).then(|| {
-            let of_group: Vec<usize> = groups_of.iter().map(|_| r.below(count)).collect();
-            groups_of
-                .iter()
-                .zip(of_group)
-                .flat_map(|(tables, owner)| vec![owner; *tables])
-                .collect()
+            let of_group: Vec<usize> = groups().iter().map(|_| r.below(count)).collect();
+            made.group_of.iter().map(|g| of_group[*g]).collect()
         });
-        let start = read_state(&conn, &specs)?;
+        let start = made.start.clone();
+        let faults = r.chance(900);
+        let brittle = faults && r.chance(250);
+        let modes = faults && !brittle && r.chance(250);
+        let alters = r.chance(350) && specs.iter().any(|s| s.late.is_some());
         let spool = Arc::new(Spool::new(folder.to_owned()));
         let stream = Stream::new(Rc::clone(&specs), start, Arc::clone(&spool));
         let mut world = Self {
             folder: folder.to_owned(),
+            narrow: specs.iter().map(TableSpec::narrow).collect(),
             specs,
             stream,
             nodes: Vec::new(),
@@ -162,7 +149,10 @@ impl World {
             counters: Counters::new(),
             app,
             large: r.chance(250),
-            faults: r.chance(900),
+            faults,
+            brittle,
+            modes,
+            alters,
             owners,
             owned: Vec::new(),
             next_uid: 1,
@@ -175,35 +165,25 @@ impl World {
         };
         let names: Vec<&str> = world.specs.iter().map(|s| s.name).collect();
         let line = format!(
-            "tables {}; kv {}, faults {}, large {}, owners {:?}, {:?}",
+            "tables {}; kv {}, faults {}, brittle {}, modes {}, alters {}, large {}, owners {:?}, {:?}",
             names.join(" "),
             world.kv.is_some(),
             world.faults,
+            world.brittle,
+            world.modes,
+            world.alters,
             world.large,
             world.owners,
             world.app
         );
         world.say(|| line);
-        // Most clusters begin with copies of a database that has its capture already: that saves time.
-        if r.chance(800) {
-            let options = OpenOptions {
-                node_id: NodeId(1),
-                publish: true,
-                include: Vec::new(),
-                exclude: Vec::new(),
-            };
-            Replica::open(&template, &options, std::time::Duration::ZERO, &|| true)
-                .map_err(|e| e.to_string())?;
-        }
         for _ in 0..count {
             let id = world.next_id;
             world.next_id += 1;
             let path = world.fresh_path();
-            conn.execute("VACUUM INTO ?1", [path.to_string_lossy()])
-                .map_err(|e| e.to_string())?;
+            std::fs::copy(&made.path, &path).map_err(|e| e.to_string())?;
             world.add_node(&mut r, NodeId(id), path)?;
         }
-        drop(conn);
         for n in 0..world.nodes.len() {
             world.start(n, &mut r)?;
         }
@@ -219,6 +199,7 @@ impl World {
         let uid = self.next_uid;
         self.next_uid += 1;
         let app = open_app(&path, self.app)?;
+        let late = late_columns(&app, &self.specs)?;
         let limits = self.limits(r);
         self.nodes.push(Node {
             uid,
@@ -228,8 +209,22 @@ impl World {
             held: None,
             replica: None,
             reader: None,
-            outbox: None,
+            spare_reader: None,
+            seen: None,
+            sending: Default::default(),
+            echoed: Default::default(),
             flying: Default::default(),
+            late,
+            unverified: false,
+            ahead: (0, 0),
+            #[cfg(feature = "planted-bugs")]
+            skip_to: 0,
+            halted: None,
+            history: None,
+            publish: true,
+            replicate: true,
+            read_at: (0, 0),
+            behind: 0,
             limits,
             last_own: None,
             floor: 0,
@@ -241,23 +236,29 @@ impl World {
     /// A node's tables are what they must be.
     pub fn check(&mut self, n: usize) -> Out<()> {
         let node = &mut self.nodes[n];
-        let (Some(replica), Some(reader)) = (&node.replica, &node.reader) else {
+        if node.replica.is_none() || node.reader.is_none() {
+            return Ok(());
+        }
+        let seen = node.look(&self.specs)?;
+        let Some(replica) = &node.replica else {
             return Ok(());
         };
-        let seen = view(reader, &self.specs, &node.flying)?;
         let at = replica.position().sequence.0 as usize;
-        check::is_fold_and_pending(
-            &self.specs,
-            self.stream.state(at),
-            &seen,
-            replica.needs_tidying(),
-        )
-        .map_err(|e| {
-            format!(
-                "node {} is not its fold at {at} with its pending changes: {e}",
-                node.uid
-            )
-        })?;
+        if at < node.behind {
+            return Ok(());
+        }
+        let fold = match &node.history {
+            Some(state) => state,
+            None => self.stream.state(at),
+        };
+        check::is_fold_and_pending(&self.specs, fold, &seen, replica.needs_tidying()).map_err(
+            |e| {
+                format!(
+                    "node {} is not its fold at {at} with its pending changes: {e}",
+                    node.uid
+                )
+            },
+        )?;
         let own = crate::node::private_count(&self.specs, &seen.state, node.uid);
         // After an older file was put back a late message of the former life may bring a newer count than what the file goes on to send.
         if own < node.seen_own && node.last_own.is_some() && !self.tainted.contains(&node.uid) {
@@ -279,12 +280,22 @@ impl World {
                 self.rename(n, r)?;
             }
         }
+        for n in 0..self.nodes.len() {
+            self.finish_app(n, true)?;
+            if !self.nodes[n].publish || !self.nodes[n].replicate {
+                self.configure(n, true, true, r)?;
+            }
+        }
+        for n in 0..self.nodes.len() {
+            if self.alters {
+                self.add_columns(n)?;
+            }
+        }
         // With one writer a table, what its node shows once its application has ended is what all must have in the end.
         let mut owned = Vec::new();
         if let Some(owners) = self.owners.clone() {
             for n in 0..self.nodes.len() {
-                self.finish_app(n, true)?;
-                let here = read_state(&self.nodes[n].app, &self.specs)?;
+                let here = read_state(&self.nodes[n].app, &self.specs, &self.nodes[n].late)?;
                 owned.extend(
                     (1..self.specs.len())
                         .filter(|t| owners[*t] == n)
@@ -301,6 +312,9 @@ impl World {
                     self.start(n, r)?;
                     quiet = false;
                 }
+                if !self.goes_on(n, r)? {
+                    continue;
+                }
                 while self.nodes[n].position() < self.stream.end() {
                     quiet = false;
                     let before = self.nodes[n].position();
@@ -311,18 +325,16 @@ impl World {
                 }
                 self.tidy(n)?;
                 self.scan(n)?;
-                while self.nodes[n].outbox.is_some() {
-                    quiet = false;
-                    self.send(n, 100, false, r)?;
-                }
+                quiet &= !self.send_all(n, r)?;
                 let node = &mut self.nodes[n];
                 let Some(replica) = &mut node.replica else {
                     continue;
                 };
-                quiet &= node.outbox.is_none()
-                    && replica.batch_in_flight().is_none()
-                    && replica.pending_changes().map_err(|e| e.to_string())? == 0
-                    && !replica.needs_tidying();
+                quiet &= node.halted.is_some()
+                    || (node.sending.is_empty()
+                        && replica.batch_in_flight().is_none()
+                        && replica.pending_changes().map_err(|e| e.to_string())? == 0
+                        && !replica.needs_tidying());
             }
             if quiet {
                 return Ok(());
@@ -334,7 +346,8 @@ impl World {
     fn at_rest(&mut self) -> Out<()> {
         let end = self.stream.state(self.stream.end()).clone();
         for (t, rows) in &self.owned {
-            if end.tables[*t] != *rows {
+            let halted = self.nodes.iter().any(|n| n.halted.is_some());
+            if end.tables[*t] != *rows && !halted {
                 return Err(format!(
                     "table {}, which one node alone writes, is not as that node had it",
                     self.specs[*t].name
@@ -343,10 +356,15 @@ impl World {
         }
         for n in 0..self.nodes.len() {
             self.check(n)?;
-            let node = &self.nodes[n];
-            let here = read_state(&node.app, &self.specs)?;
+            let node = &mut self.nodes[n];
+            if node.halted.is_some() {
+                *self.counters.entry("halted at the end").or_default() += 1;
+                continue;
+            }
+            let here = read_state(&node.app, &self.specs, &node.late)?;
             check::equal(&self.specs, &here, &end)
                 .map_err(|e| format!("node {} differs at rest: {e}", node.uid))?;
+            check::nothing_left(node).map_err(|e| format!("node {} at rest: {e}", node.uid))?;
             if self.kv.is_none() || self.tainted.contains(&node.uid) {
                 continue;
             }
@@ -361,6 +379,13 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// Where the databases are that others are copied from.
+pub fn templates(folder: &Path) -> PathBuf {
+    let mut name = folder.as_os_str().to_owned();
+    name.push("-templates");
+    name.into()
 }
 
 /// Runs a seed, leaving out some steps.
@@ -387,9 +412,7 @@ pub fn run(seed: u64, folder: &Path, without: &HashSet<usize>, trace: bool) -> O
             world.step = step;
             let mut r = Rng::of(seed, 1000 + step as u64);
             let n = world.act(&mut r)?;
-            if let Some(n) = n.filter(|n| *n < world.nodes.len())
-                && r.chance(500)
-            {
+            if let Some(n) = n.filter(|n| *n < world.nodes.len()) {
                 world.check(n)?;
             }
         }
@@ -401,6 +424,9 @@ pub fn run(seed: u64, folder: &Path, without: &HashSet<usize>, trace: bool) -> O
     let (sectioned, pieced) = (world.stream.sectioned, world.stream.pieced);
     world.add("batch in sections", sectioned);
     world.add("section in pieces", pieced);
+    for node in &mut world.nodes {
+        node.close_quickly();
+    }
     Outcome {
         result,
         counters: std::mem::take(&mut world.counters),
@@ -411,13 +437,17 @@ pub fn run(seed: u64, folder: &Path, without: &HashSet<usize>, trace: bool) -> O
 
 /// Which rows of the private table a file holds unsent changes of.
 pub fn unsent_private(conn: &Connection) -> Out<Vec<(i64, i64, i64)>> {
-    let mut stmt = match conn.prepare(
-        "SELECT val_node, id, stamp FROM __harmonylite__private_change_log WHERE type <> 3",
-    ) {
-        Ok(s) => s,
-        Err(_) => return Ok(Vec::new()),
-    };
-    stmt.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
-        .and_then(Iterator::collect)
-        .map_err(|e| e.to_string())
+    let sql = "SELECT val_node, id, stamp FROM __harmonylite__private_change_log WHERE type <> 3";
+    conn.prepare(sql)
+        .and_then(|mut stmt| {
+            stmt.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
+                .collect()
+        })
+        .or_else(|e| {
+            if is_no_table(&e) {
+                Ok(Vec::new())
+            } else {
+                Err(e.to_string())
+            }
+        })
 }

@@ -1,0 +1,234 @@
+//! What happens to brokers and daemons beside crashes: lost tails, trimmed heads, stops in good and bad order, other configurations, new columns,
+//! and more batches in flight than there may be.
+
+use harmonylite::change::position::Sequence;
+use harmonylite::changelog::in_flight::WINDOW;
+use harmonylite::stream::continuity::{self, Broken};
+
+use crate::Out;
+use crate::node::late_columns;
+use crate::rng::Rng;
+use crate::world::World;
+
+impl World {
+    // ---- the broker
+
+    /// The broker is restarted, and what it had acknowledged last is gone. It goes on; everybody has a new connection.
+    pub fn lose_tail(&mut self, r: &mut Rng) -> Out<()> {
+        let (keep, states) = self.stream.lose_tail(r);
+        let lost = |position: usize| {
+            (position > keep)
+                .then(|| states.get(position - keep).cloned())
+                .flatten()
+        };
+        for node in &mut self.nodes {
+            let position = match &node.replica {
+                Some(replica) => replica.position().sequence.0 as usize,
+                None => node.stored_position()?,
+            };
+            if node.history.is_none() {
+                node.history = lost(position);
+            }
+            node.unverified = true;
+        }
+        for file in &mut self.files {
+            if file.history.is_none() {
+                file.history = lost(file.position);
+            }
+        }
+        self.count("broker loses its tail");
+        self.say(|| format!("the broker loses its tail: the order stream ends at {keep}"));
+        Ok(())
+    }
+
+    /// Old messages go, whoever has yet to read them.
+    pub fn trim(&mut self, r: &mut Rng) {
+        let furthest = self.nodes.iter().map(|n| n.position()).max().unwrap_or(0);
+        let first = r.range(1, 6);
+        let first = (furthest + 1).saturating_sub(first).max(self.stream.first);
+        if first > self.stream.first && first <= self.stream.end() + 1 {
+            self.stream.first = first;
+            for node in &mut self.nodes {
+                node.unverified = true;
+            }
+            self.count("stream trimmed at its head");
+            self.say(|| format!("the order stream begins at {first}"));
+        }
+    }
+
+    /// Whether a node may publish and apply, as the daemon decides: after each connection it compares the history.
+    pub fn goes_on(&mut self, n: usize, r: &mut Rng) -> Out<bool> {
+        let node = &mut self.nodes[n];
+        let Some(replica) = &node.replica else {
+            return Ok(false);
+        };
+        if !node.unverified || node.halted.is_some() {
+            return Ok(node.halted.is_none());
+        }
+        let compare = |at: Sequence, hash| {
+            let there = self.stream.fingerprint(at);
+            continuity::compare("order", &self.stream.info(), at, hash, there)
+        };
+        let position = replica.position();
+        let at = position.sequence.0 as usize;
+        // What a former life has in flight was seen up to there.
+        let (ahead, hash) = node.ahead;
+        let ahead_is_there = at >= ahead || compare(Sequence(ahead as u64), hash).is_ok();
+        let behind = at + 1 < self.stream.first;
+        match compare(position.sequence, position.hash) {
+            Ok(()) if node.history.is_some() || behind => Err(format!(
+                "node {} goes on at {at}, though what it has folded is not what the stream holds (which begins at {})",
+                node.uid, self.stream.first
+            )),
+            Ok(()) => {
+                node.unverified = false;
+                node.sending.doubt();
+                let uid = node.uid;
+                self.say(|| format!("node {uid} has a new connection"));
+                self.count("connected anew");
+                if !ahead_is_there {
+                    self.count("started again, since what a former life had sent is lost");
+                    self.start(n, r)?;
+                    return self.goes_on(n, r);
+                }
+                Ok(true)
+            }
+            Err(e) if node.history.is_none() && !behind => {
+                Err(format!("node {} halts needlessly: {e}", node.uid))
+            }
+            Err(e) => {
+                let what = match e {
+                    Broken::Shorter { .. } => "halted: the stream ends before its position",
+                    Broken::Trimmed { .. } => "halted: it would have to skip messages",
+                    Broken::Other { .. } => "halted: another message stands at its position",
+                };
+                let uid = node.uid;
+                node.halted = Some(e.to_string());
+                self.count(what);
+                self.say(|| format!("node {uid} {e}"));
+                Ok(false)
+            }
+        }
+    }
+
+    // ---- the daemon
+
+    /// Sends until everything is acknowledged; whether there was anything to send.
+    pub fn send_all(&mut self, n: usize, r: &mut Rng) -> Out<bool> {
+        let mut any = false;
+        while self.nodes[n].sending.unacknowledged().is_some() && self.goes_on(n, r)? {
+            any = true;
+            self.send(n, usize::MAX, false, r)?;
+        }
+        Ok(any)
+    }
+
+    /// A stop: what is pending is published first, if nothing comes between.
+    pub fn stop(&mut self, n: usize, r: &mut Rng) -> Out<()> {
+        let rounds = r.below(6);
+        for _ in 0..rounds {
+            if !self.goes_on(n, r)? {
+                break;
+            }
+            self.scan(n)?;
+            let pieces = r.range(1, 20);
+            self.send(n, pieces, true, r)?;
+            let max = r.range(1, 20);
+            self.deliver(n, max, false, None, r)?;
+        }
+        let node = &self.nodes[n];
+        let Some(replica) = &node.replica else {
+            return Ok(());
+        };
+        let left = !node.sending.is_empty()
+            || replica.batch_in_flight().is_some()
+            || replica.pending_changes().map_err(|e| e.to_string())? > 0;
+        let uid = node.uid;
+        self.count(if left {
+            "shutdown torn"
+        } else {
+            "shutdown in good order"
+        });
+        self.say(|| format!("node {uid} stops, {}", if left { "torn" } else { "done" }));
+        self.crash(n);
+        Ok(())
+    }
+
+    /// A node is started again with another configuration. While it captures nothing its application writes nothing: what would become of that
+    /// needs snapshots.
+    pub fn configure(&mut self, n: usize, publish: bool, replicate: bool, r: &mut Rng) -> Out<()> {
+        self.finish_app(n, true)?;
+        let end = self.stream.end();
+        let node = &mut self.nodes[n];
+        if !node.replicate {
+            // Its own changes up to here have left the change log and lie on an older fold.
+            node.behind = end;
+        }
+        (node.publish, node.replicate) = (publish, replicate);
+        if !replicate {
+            node.behind = usize::MAX;
+        }
+        let uid = node.uid;
+        self.say(|| format!("node {uid}: publish = {publish}, replicate = {replicate}"));
+        self.count(match (publish, replicate) {
+            (true, true) => "publish and replicate again",
+            (false, _) => "publish = false",
+            (true, false) => "replicate = false",
+        });
+        self.start(n, r)
+    }
+
+    /// The application adds the late columns that are not there yet.
+    pub fn add_columns(&mut self, n: usize) -> Out<()> {
+        if self.nodes[n].held.is_some() {
+            return Ok(());
+        }
+        let in_flight = self.nodes[n]
+            .replica
+            .as_ref()
+            .is_some_and(|x| x.batch_in_flight().is_some());
+        for (t, spec) in self.specs.clone().iter().enumerate() {
+            let node = &mut self.nodes[n];
+            if node.late[t] {
+                continue;
+            }
+            let Some(sql) = spec.alter() else { continue };
+            match node.app.execute_batch(&sql) {
+                Ok(()) => {}
+                Err(e) => return Err(format!("{sql}: {e}")),
+            }
+            node.late = late_columns(&node.app, &self.specs)?;
+            node.seen = None;
+            let (uid, running) = (node.uid, node.replica.is_some());
+            self.say(|| format!("node {uid} app: {sql}"));
+            self.count("column added");
+            self.add("column added with a batch in flight", u64::from(in_flight));
+            self.add("column added under a running daemon", u64::from(running));
+        }
+        Ok(())
+    }
+
+    /// More batches than may be in flight, before any echo is folded.
+    pub fn burst(&mut self, n: usize, r: &mut Rng) -> Out<()> {
+        if self.nodes[n].held.is_some() || !self.nodes[n].publish || !self.goes_on(n, r)? {
+            return Ok(());
+        }
+        self.say(|| "a burst".to_owned());
+        for _ in 0..WINDOW + 3 {
+            self.count_up(n)?;
+            let before = self.nodes[n].sending.len();
+            self.scan(n)?;
+            if self.nodes[n].sending.len() == before {
+                let full = before >= WINDOW
+                    || self.nodes[n]
+                        .replica
+                        .as_ref()
+                        .is_some_and(|x| x.batch_in_flight().is_some());
+                self.add("window full", u64::from(full));
+                break;
+            }
+            self.send_all(n, r)?;
+        }
+        Ok(())
+    }
+}
