@@ -31,7 +31,6 @@ where
                 continue;
             }
         };
-        backoff.reset();
         let mut answering = JoinSet::new();
         loop {
             let question = tokio::select! {
@@ -39,6 +38,7 @@ where
                 question = questions.next() => question,
             };
             let Some(question) = question else { break };
+            backoff.reset();
             let busy = answering.len() >= AT_ONCE;
             let answer = Arc::clone(&answer);
             let respond = async move {
@@ -59,5 +59,7 @@ where
                 answering.spawn(respond);
             }
         }
+        // The subscription ended; those that follow must not do so in a circle.
+        tokio::time::sleep(backoff.next_wait()).await;
     }
 }

@@ -31,6 +31,8 @@ pub struct Everywhere {
     pub nodes: Vec<NodeId>,
     /// Nodes that were not waited for, with the reason.
     pub left_out: Vec<(NodeId, String)>,
+    /// Whether this node sends anything of its app at all.
+    pub publishes: bool,
 }
 
 impl std::fmt::Display for Everywhere {
@@ -44,6 +46,9 @@ impl std::fmt::Display for Everywhere {
         )?;
         for (node, why) in &self.left_out {
             write!(f, "; node {node} {why}, and was not waited for")?;
+        }
+        if !self.publishes {
+            f.write_str("; but this node publishes nothing (publish = false): what its own app writes stays here")?;
         }
         Ok(())
     }
@@ -86,6 +91,7 @@ async fn wait_everywhere(
         token,
         nodes: Vec::new(),
         left_out: Vec::new(),
+        publishes: engine.config.publish,
     };
     let mut said = String::new();
     while !behind.is_empty() {

@@ -176,6 +176,13 @@ fn a_node_that_applies_nothing_is_named_and_not_waited_for() {
         "{}",
         refused.said
     );
+    // One that sends nothing can wait, and is told what it does not wait for.
+    cluster[2].stop();
+    cluster[2].root = "publish = false".to_owned();
+    cluster[2].start_replicating();
+    let waited = cluster[2].run(&["wait"]);
+    assert_eq!(waited.code, Some(0), "{}", waited.said);
+    assert!(waited.said.contains("publish = false"), "{}", waited.said);
 }
 
 #[test]
