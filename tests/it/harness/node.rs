@@ -132,6 +132,10 @@ impl Node {
             self.root,
             self.sections
         );
+        // The disk may be full; what is there already is not written again.
+        if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
+            return path;
+        }
         // In one step: another command of this node may be reading it.
         let mut file = tempfile::NamedTempFile::new_in(&self.folder).unwrap();
         file.write_all(text.as_bytes()).unwrap();
