@@ -293,12 +293,7 @@ impl Replica {
         let record = &batch.record;
         let own = record.node == self.me;
         let current = self.is_current(batch);
-        if own
-            && !current
-            && self
-                .incarnation
-                .is_some_and(|i| record.incarnation.counter >= i.counter)
-        {
+        if self.is_doubled(batch) {
             return Ok(Taken::Stopped(Stopped::Doubled(record.incarnation)));
         }
         let skipped = self.skips.contains(message.sequence);
@@ -405,6 +400,15 @@ impl Replica {
             .map_or(Sequence(0), |m| m.sequence)
     }
 
+    /// Whether it bears our id and is not ours, nor of a life before: another daemon publishes under our id.
+    fn is_doubled(&self, batch: &IncomingBatch) -> bool {
+        batch.record.node == self.me
+            && !self.is_current(batch)
+            && self
+                .incarnation
+                .is_some_and(|i| batch.record.incarnation.counter >= i.counter)
+    }
+
     fn is_current(&self, batch: &IncomingBatch) -> bool {
         batch.record.node == self.me
             && self.incarnation.is_some_and(|mine| {
@@ -453,11 +457,17 @@ impl Replica {
         let mut awaited = self.in_flight.batches.iter().copied().peekable();
         let mut ours: Vec<&IncomingBatch> = Vec::new();
         for message in messages {
-            if let Body::Batch(batch) = &message.body
-                && self.is_current(batch)
-                && awaited.next_if_eq(&batch.record.batch).is_some()
-            {
-                ours.push(batch);
+            let Body::Batch(batch) = &message.body else {
+                continue;
+            };
+            if self.is_current(batch) {
+                if awaited.next_if_eq(&batch.record.batch).is_some() {
+                    ours.push(batch);
+                }
+            } else if self.is_doubled(batch) {
+                // From here on readers ignore what this life sends: nothing of it is done with.
+                applied.stopped = Stopped::Doubled(batch.record.incarnation);
+                return Ok(applied);
             }
         }
         if !ours.is_empty() {

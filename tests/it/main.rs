@@ -12,6 +12,7 @@ mod harness;
 
 mod app_untouched;
 mod broker_faults;
+mod choosing_keys;
 mod commands;
 mod conflicts;
 mod counter;

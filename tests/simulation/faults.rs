@@ -45,7 +45,15 @@ impl World {
     pub fn trim(&mut self, r: &mut Rng) {
         let furthest = self.nodes.iter().map(|n| n.position()).max().unwrap_or(0);
         let first = r.range(1, 6);
-        let first = (furthest + 1).saturating_sub(first).max(self.stream.first);
+        let mut first = (furthest + 1).saturating_sub(first).max(self.stream.first);
+        // Whoever trims keeps what living nodes stand at: by that they know the history again.
+        while self
+            .nodes
+            .iter()
+            .any(|n| n.history.is_some() && n.position() + 1 == first)
+        {
+            first -= 1;
+        }
         if first > self.stream.first && first <= self.stream.end() + 1 {
             self.stream.first = first;
             for node in &mut self.nodes {

@@ -442,7 +442,7 @@ impl World {
             return Ok(());
         }
         if !self.nodes[n].replicate {
-            return self.take_echoes(n, max);
+            return self.take_echoes(n, max, r);
         }
         let at = self.nodes[n].position();
         let to = self.stream.end().min(at.saturating_add(max));
@@ -484,14 +484,7 @@ impl World {
                     None => {}
                 }
             }
-            Some(Stopped::Doubled(_)) => {
-                self.count("doubled");
-                if r.chance(700) {
-                    self.start(n, r)?;
-                } else {
-                    self.rename(n, r)?;
-                }
-            }
+            Some(Stopped::Doubled(_)) => self.doubled(n, r)?,
             _ => {}
         }
         Ok(())
@@ -676,8 +669,18 @@ impl World {
         Ok(Some(stopped))
     }
 
+    /// Another daemon has published under this node's id.
+    fn doubled(&mut self, n: usize, r: &mut Rng) -> Out<()> {
+        self.count("doubled");
+        if r.chance(700) {
+            self.start(n, r)
+        } else {
+            self.rename(n, r)
+        }
+    }
+
     /// `replicate = false`: only our own batches are looked for.
-    fn take_echoes(&mut self, n: usize, max: usize) -> Out<()> {
+    fn take_echoes(&mut self, n: usize, max: usize, r: &mut Rng) -> Out<()> {
         let (from, _) = self.nodes[n].read_at;
         let to = self.stream.end().min(from.saturating_add(max));
         if to <= from {
@@ -708,6 +711,9 @@ impl World {
         let (uid, to) = (node.uid, node.read_at.0);
         self.add("echo without folding", applied.echoes.len() as u64);
         self.say(|| format!("node {uid} takes echoes up to {to}: {:?}", applied.echoes));
+        if matches!(applied.stopped, Stopped::Doubled(_)) {
+            self.doubled(n, r)?;
+        }
         Ok(())
     }
 
@@ -935,7 +941,16 @@ impl World {
                 file.display()
             )
         });
-        if r.chance(600) {
+        // Where nothing captures, what is written is nobody's.
+        let captures: bool = self.nodes[n]
+            .app
+            .query_row(
+                "SELECT EXISTS(SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name GLOB '__harmonylite__*')",
+                [],
+                |r| r.get(0),
+            )
+            .map_err(|e| e.to_string())?;
+        if captures && r.chance(600) {
             self.count("written before the start on an older file");
             self.application(n, r)?;
             self.finish_app(n, true)?;
