@@ -6,7 +6,7 @@ use harmonylite::changelog::in_flight::WINDOW;
 use harmonylite::stream::continuity::{self, Broken};
 
 use crate::Out;
-use crate::node::late_columns;
+use crate::node::{late_columns, private_count};
 use crate::rng::Rng;
 use crate::world::World;
 
@@ -30,6 +30,11 @@ impl World {
                 node.history = lost(position);
             }
             node.unverified = true;
+        }
+        // What a file had and an older one has not any more, the stream alone held.
+        for n in 0..self.nodes.len() {
+            let left = private_count(&self.specs, self.stream.state(keep), self.nodes[n].uid);
+            self.nodes[n].floor = self.nodes[n].floor.min(left);
         }
         for file in &mut self.files {
             if file.history.is_none() {

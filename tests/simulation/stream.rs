@@ -98,6 +98,14 @@ impl Stream {
         (at >= self.first && at <= self.end()).then(|| self.entries[at].incoming.hash)
     }
 
+    /// Whether a message, if it is a commit record, names payload that is there.
+    pub fn is_whole(&self, shard: ShardId, bytes: &Bytes) -> bool {
+        match incoming::open(Sequence(0), bytes).body {
+            Body::Batch(batch) if shard == ShardId::ORDER => self.gather(&batch).is_some(),
+            _ => true,
+        }
+    }
+
     /// Stores a message; its sequence.
     pub fn append(&mut self, shard: ShardId, bytes: Bytes) -> Sequence {
         self.clock += 1;

@@ -51,6 +51,8 @@ pub struct World {
     pub faults: bool,
     /// The broker loses what it has acknowledged, or trims what a node has yet to read.
     pub brittle: bool,
+    /// Nothing more is waited for in vain.
+    pub impatient: bool,
     /// Nodes run with `publish = false` or `replicate = false` for a while.
     pub modes: bool,
     /// Columns are added while nodes run.
@@ -151,6 +153,7 @@ impl World {
             large: r.chance(250),
             faults,
             brittle,
+            impatient: false,
             modes,
             alters,
             owners,
@@ -304,7 +307,9 @@ impl World {
             }
         }
         self.owned = owned;
-        for _ in 0..60 {
+        for round in 0..60 {
+            // What is waited for in vain is given up after a while.
+            self.impatient = round > 10;
             let mut quiet = true;
             for n in 0..self.nodes.len() {
                 self.finish_app(n, true)?;
@@ -346,8 +351,12 @@ impl World {
     fn at_rest(&mut self) -> Out<()> {
         let end = self.stream.state(self.stream.end()).clone();
         for (t, rows) in &self.owned {
-            let halted = self.nodes.iter().any(|n| n.halted.is_some());
-            if end.tables[*t] != *rows && !halted {
+            // Who applied nothing for a while takes his own earlier values for others', and may lose a row to them: a limit that is documented.
+            let excused = self
+                .nodes
+                .iter()
+                .any(|n| n.halted.is_some() || n.behind > 0);
+            if end.tables[*t] != *rows && !excused {
                 return Err(format!(
                     "table {}, which one node alone writes, is not as that node had it",
                     self.specs[*t].name
