@@ -18,7 +18,7 @@ use crate::sqlite::error::{Doing, SqliteError};
 /// `journals.max_dead_letter_bytes` holds one.
 pub const DEAD_LETTER_BYTES: usize = 8 << 20;
 
-/// One lost value, or with `column` `None` nothing but the fact that a row was removed.
+/// One lost value.
 #[derive(Debug)]
 pub struct Conflict<'a> {
     /// The table.
