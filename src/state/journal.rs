@@ -132,6 +132,24 @@ pub fn last_conflict(conn: &Connection) -> Result<i64, SqliteError> {
     .doing("read the conflict journal")
 }
 
+/// The table of an update of this node's that was journaled after this number because its row was deleted; `None` where there is none.
+///
+/// # Errors
+/// SQLite's.
+pub fn deleted_since(
+    conn: &Connection,
+    last: i64,
+    me: NodeId,
+) -> Result<Option<String>, SqliteError> {
+    conn.query_row(
+        "SELECT table_name FROM __harmonylite__conflicts WHERE id > ?1 AND losing_node = ?2 AND reason = 'deleted-elsewhere' LIMIT 1",
+        params![last, me.to_string()],
+        |r| r.get(0),
+    )
+    .optional()
+    .doing("read the conflict journal")
+}
+
 /// Forgets what was journaled after this number of rows that nobody's pending write had: they came back in the same transaction.
 ///
 /// # Errors
