@@ -342,9 +342,16 @@ fn describe<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 fn is_state_table(lower_name: &str) -> bool {
-    ["node", "publishers", "tables", "conflicts", "dead_letters"]
-        .iter()
-        .any(|t| lower_name == format!("{OWN_PREFIX}{t}"))
+    [
+        "node",
+        "publishers",
+        "tables",
+        "conflicts",
+        "dead_letters",
+        "skips",
+    ]
+    .iter()
+    .any(|t| lower_name == format!("{OWN_PREFIX}{t}"))
 }
 
 struct StoredObject {

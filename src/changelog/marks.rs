@@ -169,7 +169,7 @@ mod tests {
         let log = &replica.captured().table("t").unwrap().log;
         let whole: i64 = app
             .query_row(
-                &format!("SELECT count(*) FROM {log} WHERE type = 1 AND typeof(val_a) = 'integer' AND typeof(val_b) = 'text' AND stamp BETWEEN 0 AND 2147483647 AND generation = 1"),
+                &format!("SELECT count(*) FROM {log} WHERE type = 4 AND typeof(val_a) = 'integer' AND typeof(val_b) = 'text' AND stamp BETWEEN 0 AND 2147483647 AND generation = 1"),
                 [],
                 |r| r.get(0),
             )

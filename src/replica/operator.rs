@@ -47,6 +47,14 @@ pub enum OperatorError {
         /// A table that has such changes.
         table: String,
     },
+    /// An update of this node's would go with its row, which was deleted and made anew meanwhile.
+    #[error(
+        "an update of table \"{table}\" is not published yet whose row was deleted and made anew since, so that it would be lost: wait until harmonylite_pending_publish is 0, and try again; nothing was changed"
+    )]
+    Lost {
+        /// The table.
+        table: String,
+    },
     /// The database.
     #[error(transparent)]
     Replica(#[from] ReplicaError),
@@ -123,10 +131,12 @@ impl Replica {
     /// the other, each with its payload; `progress` is called after each. `to_the_end`: they reach up to the position, so what they wrote is what is there.
     ///
     /// On the way rows stand that were removed or changed later, and displace what holds their UNIQUE values now. What has been folded comes back with its
-    /// own batch, since it got the value after they had lost it. What is not in the stream yet would not, so there must be nothing of the kind.
+    /// own batch, since it got the value after they had lost it. What is not in the stream yet would not, so there must be nothing of the kind; nor
+    /// pending cells of a row that goes on the way and comes back.
     ///
     /// # Errors
-    /// [`OperatorError::Unfoldable`] for the first that does not fit the schema here, [`OperatorError::Pending`]; nothing is changed then.
+    /// [`OperatorError::Unfoldable`] for the first that does not fit the schema here, [`OperatorError::Pending`], [`OperatorError::Lost`]; nothing is
+    /// changed then.
     pub fn replay(
         &mut self,
         patience: Duration,
@@ -149,6 +159,9 @@ impl Replica {
             while let Some(message) = next().map_err(ReplicaError::from)? {
                 replica.fold_again(&message, &mut together, &mut done)?;
                 progress(message.sequence);
+            }
+            if let Some(table) = journal::deleted_since(&replica.conn, journaled, replica.me)? {
+                return Err(OperatorError::Lost { table });
             }
             if !done.stats.conflicts.is_empty() {
                 if to_the_end {

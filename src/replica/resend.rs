@@ -94,7 +94,7 @@ fn log_whole(
         table.log,
         names.join(", "),
         places.join(", "),
-        ChangeKind::Whole.code(),
+        ChangeKind::Rewritten.code(),
         table.generation
     );
     let doing = || format!("log rows of table \"{}\" again", table.table.name);

@@ -18,7 +18,7 @@ use crate::sqlite::error::{Doing, SqliteError};
 /// `journals.max_dead_letter_bytes` holds one.
 pub const DEAD_LETTER_BYTES: usize = 8 << 20;
 
-/// One lost value, or with `column` `None` nothing but the fact that a row was removed.
+/// One lost value.
 #[derive(Debug)]
 pub struct Conflict<'a> {
     /// The table.
@@ -129,6 +129,24 @@ pub fn last_conflict(conn: &Connection) -> Result<i64, SqliteError> {
         [],
         |r| r.get(0),
     )
+    .doing("read the conflict journal")
+}
+
+/// The table of an update of this node's that was journaled after this number because its row was deleted; `None` where there is none.
+///
+/// # Errors
+/// SQLite's.
+pub fn deleted_since(
+    conn: &Connection,
+    last: i64,
+    me: NodeId,
+) -> Result<Option<String>, SqliteError> {
+    conn.query_row(
+        "SELECT table_name FROM __harmonylite__conflicts WHERE id > ?1 AND losing_node = ?2 AND reason = 'deleted-elsewhere' LIMIT 1",
+        params![last, me.to_string()],
+        |r| r.get(0),
+    )
+    .optional()
     .doing("read the conflict journal")
 }
 

@@ -14,7 +14,7 @@ use crate::sqlite::error::{Doing, SqliteError};
 pub struct Position {
     /// The last message that was taken or ignored.
     pub sequence: Sequence,
-    /// The hash of its bytes, by which a stream with another history is recognised.
+    /// Its fingerprint (bytes and time), by which a stream with another history is recognised; 0 where it is not known.
     pub hash: u64,
     /// The last message that was taken, not ignored.
     pub folded: Sequence,

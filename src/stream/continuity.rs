@@ -58,7 +58,7 @@ pub enum Broken {
 }
 
 /// Whether a node that has folded `stream` up to `position`, where `remembered` is the fingerprint of the message, may read on. `there`: the fingerprint
-/// of what the stream holds at that place now, if it holds anything.
+/// of what the stream holds at that place now, if it holds anything. What is not known (`remembered` 0: state that an older program wrote) is not compared.
 ///
 /// # Errors
 /// Why not.
@@ -85,6 +85,7 @@ pub fn compare(
         });
     }
     if position > Sequence(0)
+        && remembered != 0
         && there.is_some_and(|there| there != remembered)
         && !planted!(HistoryNotCompared)
     {
@@ -158,6 +159,11 @@ mod tests {
             compare(6, 9, 4, None),
             Err(Broken::Trimmed { .. })
         ));
+        assert_eq!(
+            super::compare("s", &state(1, 9), Sequence(4), 0, Some(6)),
+            Ok(()),
+            "nothing is known of it"
+        );
         assert_ne!(
             fingerprint(7, 1),
             fingerprint(7, 2),

@@ -383,6 +383,12 @@ fn what_is_folded_again_leaves_what_is_there_and_what_is_pending() {
     let mine = cluster[1].dump();
     said(&cluster[1], &["replay", "1", "1-"]);
     assert_eq!(cluster[1].dump(), mine);
+    // This row goes on the way, and comes back without what nobody has yet.
+    cluster[1].sql("UPDATE k SET v = 'too' WHERE name = 'two'");
+    let mine = cluster[1].dump();
+    let why = refused(&cluster[1], 75, &["replay", "1", "1-"]);
+    assert!(why.contains("an update of table \"k\""), "{why}");
+    assert_eq!(cluster[1].dump(), mine);
     cluster[1].sql("INSERT INTO u VALUES('mine', 'c@x')");
     let why = refused(&cluster[1], 75, &["replay", "1", "1-"]);
     assert!(why.contains("changes of table \"u\""), "{why}");
@@ -392,8 +398,8 @@ fn what_is_folded_again_leaves_what_is_there_and_what_is_pending() {
     let dump = cluster.converge();
     assert_eq!((dump["u"].len(), dump["k"].len()), (4, 2));
     assert_eq!(
-        cluster[0].integer("SELECT count(*) FROM k WHERE v = 'mine'"),
-        1
+        cluster[0].integer("SELECT count(*) FROM k WHERE v IN ('mine', 'too')"),
+        2
     );
     cluster.assert_running();
 }

@@ -84,9 +84,9 @@ fn messages(first: Sequence, last: Sequence, one: &str, more: &str) -> String {
 fn refusal_of(error: &OperatorError) -> Refusal {
     let code = match error {
         OperatorError::Behind { .. } => ExitCode::Usage,
-        OperatorError::Replica(ReplicaError::Locked { .. }) | OperatorError::Pending { .. } => {
-            ExitCode::TempFail
-        }
+        OperatorError::Replica(ReplicaError::Locked { .. })
+        | OperatorError::Pending { .. }
+        | OperatorError::Lost { .. } => ExitCode::TempFail,
         OperatorError::Unfoldable { .. } | OperatorError::Replica(_) => ExitCode::Failed,
     };
     refuse(code, error.to_string())

@@ -96,7 +96,11 @@ async fn try_replay(engine: &Arc<Engine>, span: Span, reply: &Reply) -> Result<S
             let done = replica.replay(
                 PATIENCE,
                 open_end,
-                || reading.give(),
+                || match engine_there.shutdown.is_requested() {
+                    // Who asked has been told; a stop is not held up by what is left to be folded.
+                    true => Err(std::io::Error::other("the daemon is stopping")),
+                    false => reading.give(),
+                },
                 |_| {
                     engine_there.status.progress(Loop::Consume);
                     engine_there.status.progress(Loop::Publish);

@@ -70,6 +70,10 @@ pub fn retry(conn: &Connection, id: i64) -> Result<Retried, RetryError> {
                 return Err(RetryError::Unreadable { id, reason });
             }
         };
+        // Rows stand in the order of their tables, so a child may come before its parent: they are looked at when all are there.
+        conn.execute_batch("PRAGMA defer_foreign_keys = ON")
+            .doing("put foreign keys off until the commit")
+            .map_err(JournalError::from)?;
         let done = write_rows(conn, id, &batch)?;
         conn.execute(
             "DELETE FROM __harmonylite__dead_letters WHERE id = ?1",

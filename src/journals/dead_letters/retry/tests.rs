@@ -132,3 +132,24 @@ fn what_cannot_is_said_and_stays() {
     assert!(refused.contains("there is no table \"t\""), "{refused}");
     assert_eq!(list(&conn, 9).unwrap().len(), 4);
 }
+
+#[test]
+fn a_child_may_stand_before_its_parent_but_not_without_it() {
+    let (_folder, conn) = database("CREATE TABLE t(id INTEGER PRIMARY KEY, v REFERENCES t(id))");
+    let retried = |rows: &[(i64, Value<'_>)]| {
+        let mut writer = RowWriter::default();
+        for (id, v) in rows {
+            writer.whole(0, [Value::Integer(*id), *v].into_iter());
+        }
+        let bytes = message(writer.take());
+        record_dead_letter(&conn, ShardId::ORDER, Sequence(7), "newer", &bytes).unwrap();
+        retry(&conn, list(&conn, 1).unwrap()[0].id)
+    };
+    let done = retried(&[(1, Value::Integer(3)), (3, Value::Null)]).unwrap();
+    assert_eq!(done, Retried { rows: 2, absent: 0 });
+    assert!(retried(&[(5, Value::Integer(9))]).is_err());
+    let rows: i64 = conn
+        .query_row("SELECT count(*) FROM t", [], |r| r.get(0))
+        .unwrap();
+    assert_eq!((rows, list(&conn, 9).unwrap().len()), (2, 1));
+}
