@@ -105,7 +105,7 @@ pub(super) const VERBS: &[Verb] = &[
             flag(
                 "key",
                 "VALUES",
-                "the new row's key, with commas between, where SQLite chooses none",
+                "the new row's key, with commas between, where SQLite chooses none; bytes as x'00ff'",
             ),
         ],
         about: "write what lost back, as a change like one of the app's",

@@ -240,12 +240,7 @@ fn as_new_row(
             example: example.join(","),
         });
     }
-    // As text: the column's affinity makes a number of it where the column is of numbers.
-    let key: Vec<OwnedValue> = how
-        .key
-        .iter()
-        .map(|text| OwnedValue::Text(text.as_bytes().into()))
-        .collect();
+    let key: Vec<OwnedValue> = how.key.iter().map(|text| key_value(text)).collect();
     if row(conn, table, &key)
         .map_err(JournalError::from)?
         .is_some()
@@ -256,6 +251,15 @@ fn as_new_row(
         });
     }
     insert(conn, table, places, &key)
+}
+
+/// A part of a key as an operator writes it: bytes as SQL does (`x'00ff'`), anything else as text, of which the column's affinity makes a number where the
+/// column is of numbers.
+fn key_value(text: &str) -> OwnedValue {
+    match key_values(text).map(<[OwnedValue; 1]>::try_from) {
+        Ok(Ok([bytes @ OwnedValue::Blob(_)])) => bytes,
+        _ => OwnedValue::Text(text.as_bytes().into()),
+    }
 }
 
 /// Inserts the values under this key; an empty one leaves the choice to SQLite.

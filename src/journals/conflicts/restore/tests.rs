@@ -151,7 +151,7 @@ fn a_row_that_is_gone_comes_back_whole_or_as_a_new_one() {
 #[test]
 fn keys_that_sqlite_does_not_choose_are_asked_for() {
     let (_folder, conn) = database(
-        "CREATE TABLE pairs(a TEXT, b INT, v, PRIMARY KEY(a, b)) WITHOUT ROWID; INSERT INTO pairs VALUES('x', 1, 'old'); CREATE TABLE loose(v)",
+        "CREATE TABLE pairs(a TEXT, b INT, v, PRIMARY KEY(a, b)) WITHOUT ROWID; INSERT INTO pairs VALUES('x', 1, 'old'); CREATE TABLE loose(v); CREATE TABLE bytes(id BLOB PRIMARY KEY, v)",
     );
     let id = lost(&conn, "pairs", "'x', 1", &[("v", Value::Blob(b"\0"))]);
     let with = |key: &[&str]| How {
@@ -173,6 +173,16 @@ fn keys_that_sqlite_does_not_choose_are_asked_for() {
         ),
         "integerblob"
     );
+    // Bytes, where a key is of bytes; what only looks a little like it is text.
+    for (key, kind) in [("x'00Ff'", "blob"), ("x'0'", "text"), ("'x'", "text")] {
+        let id = lost(&conn, "bytes", "x'01'", &[("v", Value::Integer(1))]);
+        restore(&conn, id, &with(&[key])).unwrap();
+        let found = text(
+            &conn,
+            "SELECT typeof(id) FROM bytes ORDER BY rowid DESC LIMIT 1",
+        );
+        assert_eq!(found, kind, "{key}");
+    }
     let id = lost(&conn, "loose", "5", &[("v", Value::Integer(3))]);
     assert_eq!(restore(&conn, id, &How::default()).unwrap().key, "5");
     let id = lost(&conn, "loose", "5", &[("v", Value::Integer(4))]);
