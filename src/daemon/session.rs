@@ -319,7 +319,42 @@ async fn begin_incarnation(
             .read_ahead(&mut judged, batch, *at)
             .map_err(|e| Fatal::new(ExitCode::Io, e))?;
     }
+    drop(replica);
+    if engine.config.replicate {
+        enter_settled(engine, &ahead).await?;
+    }
     Ok((from, publishers))
+}
+
+/// What was sent while nothing was applied (`replicate = false`) is pending again.
+async fn enter_settled(engine: &Arc<Engine>, ahead: &Ahead) -> Result<(), Fatal> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    loop {
+        let shutdown = engine.shutdown.clone();
+        let entered = tokio::task::block_in_place(|| {
+            engine
+                .replica()
+                .enter_settled(&ahead.own, PATIENCE, &|| shutdown.is_forced())
+        });
+        match entered {
+            Ok(0) => return Ok(()),
+            Ok(changes) => {
+                tracing::info!(
+                    changes,
+                    "this node applies again: what it wrote meanwhile stays in sight until the stream has reached it"
+                );
+                return Ok(());
+            }
+            Err(e) => {
+                if backoff.tries() == 0 {
+                    tracing::warn!("{e}; trying again");
+                }
+                engine.status.failed(Component::Database, &e);
+            }
+        }
+        tokio::time::sleep(backoff.next_wait()).await;
+    }
 }
 
 /// Keeps the node id until it is lost, and the connection's gauges current.

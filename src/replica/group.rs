@@ -142,15 +142,18 @@ impl Replica {
                     self.reload()?;
                     if let Stopped::Hold(carrier) = &reason
                         && let Some(echo) = self.echo_in(wanted, *carrier)
-                        && echo > through
                     {
-                        // What it waits for is here: fold both in one transaction. When that does not do, all that is here.
-                        through = if through == Sequence(0) {
+                        // What it waits for is here: fold both in one transaction. When that does not do (it may be a copy that does not count),
+                        // all that is here.
+                        let next = if through == Sequence(0) {
                             echo
                         } else {
                             self.last_echo_in(wanted).max(echo)
                         };
-                        continue;
+                        if next > through {
+                            through = next;
+                            continue;
+                        }
                     }
                     count = applied.consumed;
                     if count == 0 {
@@ -455,14 +458,14 @@ impl Replica {
         let mut applied = Applied::new();
         // Each in its turn: what follows a lost one every reader ignores, and it is sent again after it.
         let mut awaited = self.in_flight.batches.iter().copied().peekable();
-        let mut ours: Vec<&IncomingBatch> = Vec::new();
+        let mut ours: Vec<(Sequence, &IncomingBatch)> = Vec::new();
         for message in messages {
             let Body::Batch(batch) = &message.body else {
                 continue;
             };
             if self.is_current(batch) {
                 if awaited.next_if_eq(&batch.record.batch).is_some() {
-                    ours.push(batch);
+                    ours.push((message.sequence, batch));
                 }
             } else if self.is_doubled(batch) {
                 // From here on readers ignore what this life sends: nothing of it is done with.
@@ -476,8 +479,9 @@ impl Replica {
                 return Ok(applied);
             }
             let done = (|| {
-                for batch in ours {
+                for (at, batch) in ours {
                     self.retire(batch)?;
+                    node::set_settled(&self.conn, at)?;
                     applied.echoes.push(batch.record.batch);
                 }
                 self.remove_forgotten()?;

@@ -240,6 +240,7 @@ impl Replica {
         if !connection::begin_immediate(&self.conn, patience, stop)? {
             return Ok(false);
         }
+        let published = self.publish;
         let done = self
             .remove_forgotten()
             .and_then(|()| self.end_capture_when_empty())
@@ -249,10 +250,13 @@ impl Replica {
         match done {
             Ok(()) => {
                 self.in_flight.forgotten.clear();
+                self.committed = Arc::clone(&self.captured);
                 Ok(true)
             }
             Err(e) => {
                 connection::rollback(&self.conn);
+                self.publish = published;
+                self.captured = Arc::clone(&self.committed);
                 Err(e)
             }
         }

@@ -9,6 +9,7 @@ pub mod group;
 pub mod lifecycle;
 pub mod operator;
 pub mod resend;
+pub mod settled;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -24,10 +24,11 @@ CREATE TABLE __harmonylite__dead_letters(
   id INTEGER PRIMARY KEY, time TEXT NOT NULL, shard INTEGER NOT NULL, sequence INTEGER NOT NULL, reason TEXT NOT NULL, bytes BLOB NOT NULL);
 ";
 
-/// What format 2 adds: when a conflict was restored, and the messages that an operator has told this node to skip. What format 1 kept of the message at
+/// What format 2 adds: when a conflict was restored, up to where own batches have left the change log without being folded, and the messages that an operator has told this node to skip. What format 1 kept of the message at
 /// the position was a hash of its bytes alone, which is no fingerprint: it is forgotten, and known again with the next message.
 const FORMAT_2: &str = "
 ALTER TABLE __harmonylite__conflicts ADD COLUMN restored TEXT;
+ALTER TABLE __harmonylite__node ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE __harmonylite__skips(first INTEGER NOT NULL, last INTEGER NOT NULL, time TEXT NOT NULL);
 UPDATE __harmonylite__node SET position_hash = 0;
 ";

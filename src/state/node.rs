@@ -111,6 +111,33 @@ pub fn set_incarnation(conn: &Connection, incarnation: Incarnation) -> Result<()
     Ok(())
 }
 
+/// Up to where own batches have left the change log though they are not folded (`replicate = false`).
+///
+/// # Errors
+/// SQLite's.
+pub fn settled(conn: &Connection) -> Result<Sequence, SqliteError> {
+    let at: Option<i64> = conn
+        .query_row(
+            "SELECT settled FROM __harmonylite__node WHERE id = 1",
+            [],
+            |r| r.get(0),
+        )
+        .optional()
+        .doing("read up to where own batches are settled")?;
+    Ok(Sequence(at.unwrap_or_default().cast_unsigned()))
+}
+
+/// Notes up to where own batches have left the change log though they are not folded.
+///
+/// # Errors
+/// SQLite's.
+pub fn set_settled(conn: &Connection, at: Sequence) -> Result<(), SqliteError> {
+    conn.prepare_cached("UPDATE __harmonylite__node SET settled = ?1 WHERE id = 1")
+        .and_then(|mut s| s.execute([at.0.cast_signed()]))
+        .doing("note up to where own batches are settled")?;
+    Ok(())
+}
+
 /// Moves the position.
 ///
 /// # Errors

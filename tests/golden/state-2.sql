@@ -8,7 +8,7 @@ CREATE TABLE __harmonylite__dead_letters(
 CREATE TABLE __harmonylite__node(
   id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NULL, node_id TEXT NOT NULL, database_id TEXT NOT NULL, cluster_id TEXT,
   history TEXT, incarnation INTEGER NOT NULL, nonce INTEGER NOT NULL, position INTEGER NOT NULL, position_hash INTEGER NOT NULL,
-  folded INTEGER NOT NULL);
+  folded INTEGER NOT NULL, settled INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE __harmonylite__publishers(
   node_id TEXT PRIMARY KEY, incarnation INTEGER NOT NULL, nonce INTEGER NOT NULL, batch INTEGER NOT NULL, sequence INTEGER NOT NULL);
 CREATE TABLE __harmonylite__skips(first INTEGER NOT NULL, last INTEGER NOT NULL, time TEXT NOT NULL);

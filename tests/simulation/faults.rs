@@ -171,16 +171,10 @@ impl World {
     /// needs snapshots.
     pub fn configure(&mut self, n: usize, publish: bool, replicate: bool, r: &mut Rng) -> Out<()> {
         self.finish_app(n, true)?;
-        let end = self.stream.end();
         let node = &mut self.nodes[n];
-        if !node.replicate {
-            // Its own changes up to here have left the change log and lie on an older fold.
-            node.behind = end;
-        }
         (node.publish, node.replicate) = (publish, replicate);
-        if !replicate {
-            node.behind = usize::MAX;
-        }
+        // While nothing is applied, own changes that have left the change log lie on an older fold; then they are entered in it again.
+        node.behind = if replicate { 0 } else { usize::MAX };
         let uid = node.uid;
         self.say(|| format!("node {uid}: publish = {publish}, replicate = {replicate}"));
         self.count(match (publish, replicate) {

@@ -789,6 +789,7 @@ impl World {
         let mut ahead = 0;
         let mut flying = Flying::default();
         let mut last_ahead = (at, 0);
+        let mut own = Vec::new();
         for place in (at + 1).max(self.stream.first)..=self.stream.end() {
             let entry = &self.stream.entries[place];
             // What is not to be had on any node covers nothing.
@@ -811,7 +812,16 @@ impl World {
                 replica
                     .read_ahead(&mut seen, batch, message.sequence)
                     .map_err(|e| e.to_string())?;
+                if batch.record.node == id {
+                    own.push((message.sequence, (**batch).clone()));
+                }
             }
+        }
+        if self.nodes[n].replicate {
+            let entered = replica
+                .enter_settled(&own, Duration::ZERO, &|| true)
+                .map_err(|e| e.to_string())?;
+            self.add("settled changes entered again", entered);
         }
         self.add("own batch ahead at a start", ahead);
         self.count("start");

@@ -1,0 +1,225 @@
+//! `replicate = false` and back. While nothing is applied, own batches that come back leave the change log, though they are not folded: what they carry lies on
+//! an older fold than the stream's. When the node applies again, these changes are entered in the change log again, with the ids and stamps that the batches
+//! cover, so that the database is, as ever, the fold up to the position with what is pending on top: the app does not see its older values, and an
+//! own earlier write takes nothing from an own later one.
+//!
+//! Invariant: only batches up to the place that is noted in the database are entered again: an older file, put back, knows less and enters less.
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::{Replica, ReplicaError};
+use crate::apply::incoming::IncomingBatch;
+use crate::apply::order::{Verdict, judge_record};
+use crate::capture::{CapturedTable, layout};
+use crate::change::operation::{ChangeKind, ColumnMask};
+use crate::change::position::Sequence;
+use crate::change::value::Value;
+use crate::codec::commit::TableDefinition;
+use crate::codec::covers::TableCovers;
+use crate::codec::rows::{RowOp, RowReader};
+use crate::sqlite::connection;
+use crate::sqlite::error::{Doing, SqliteError};
+use crate::sqlite::ident::quote;
+use crate::state::node;
+use crate::state::publishers::LastTaken;
+
+impl Replica {
+    /// Enters what was settled without being folded in the change log again. `own`: the batches under our id behind the position, in stream order. Call it
+    /// before anything is applied or scanned. Returns how many changes were entered.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Locked`]; SQLite's and the spool's; nothing is changed then.
+    pub fn enter_settled(
+        &mut self,
+        own: &[(Sequence, IncomingBatch)],
+        patience: Duration,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<u64, ReplicaError> {
+        let settled = node::settled(&self.conn)?;
+        if settled <= self.position.sequence {
+            return Ok(0);
+        }
+        if !connection::begin_immediate(&self.conn, patience, stop)? {
+            return Err(ReplicaError::Locked {
+                path: self.path.clone(),
+            });
+        }
+        let done = self.enter(own, settled).and_then(|n| {
+            node::set_settled(&self.conn, Sequence(0))?;
+            self.conn
+                .execute_batch("COMMIT")
+                .doing("commit what is pending again")?;
+            Ok(n)
+        });
+        if done.is_err() {
+            connection::rollback(&self.conn);
+        }
+        self.pending.clear();
+        done
+    }
+
+    fn enter(
+        &self,
+        own: &[(Sequence, IncomingBatch)],
+        settled: Sequence,
+    ) -> Result<u64, ReplicaError> {
+        let mut seen = self.publishers.clone();
+        let mut entered = 0;
+        for (at, batch) in own.iter().filter(|(at, _)| *at <= settled) {
+            if judge_record(&seen, &batch.record) != Verdict::Take {
+                continue;
+            }
+            let last = LastTaken {
+                incarnation: batch.record.incarnation,
+                batch: batch.record.batch,
+                sequence: *at,
+            };
+            seen.insert(batch.record.node, last);
+            if batch.damage.is_none() {
+                entered += self.enter_batch(batch)?;
+            }
+        }
+        Ok(entered)
+    }
+
+    /// One change-log row for each of the batch's rows; which of the covered ids it gets does not matter, since all of them leave the log together.
+    fn enter_batch(&self, batch: &IncomingBatch) -> Result<u64, ReplicaError> {
+        let record = &batch.record;
+        let covered = batch.covered()?;
+        let mut tables: Vec<Option<Entry<'_>>> = record
+            .tables
+            .iter()
+            .enumerate()
+            .map(|(index, definition)| {
+                let table = self
+                    .captured
+                    .table(&definition.name)
+                    .filter(|t| !t.log.is_empty())?;
+                let covers = covered.iter().find(|c| c.table as usize == index)?;
+                Some(Entry::new(table, definition, covers))
+            })
+            .collect();
+        let mut entered = 0;
+        batch.each_section::<ReplicaError>(|bytes| {
+            let mut reader = RowReader::new(bytes, &record.tables);
+            let mut values = Vec::new();
+            while let Some((table, op)) = reader
+                .next(&mut values)
+                .map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e.to_string()))?
+            {
+                if let Some(Some(entry)) = tables.get_mut(table as usize) {
+                    entered += entry.enter(&self.conn, op, &values)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(entered)
+    }
+}
+
+/// The change log of one of a batch's tables.
+struct Entry<'a> {
+    table: &'a CapturedTable,
+    definition: &'a TableDefinition,
+    free: Box<dyn Iterator<Item = (i64, u32)> + 'a>,
+    insert: String,
+}
+
+impl<'a> Entry<'a> {
+    fn new(
+        table: &'a CapturedTable,
+        definition: &'a TableDefinition,
+        covers: &'a TableCovers,
+    ) -> Self {
+        let keys = table.table.key_names();
+        let names: Vec<String> = keys.iter().map(|k| quote(&layout::key_column(k))).collect();
+        let params: Vec<String> = (6..6 + keys.len()).map(|i| format!("?{i}")).collect();
+        // Only over a row that is done with: one that lives is another change that has the same id.
+        let sets: Vec<String> = names
+            .iter()
+            .map(|n| format!("{n} = excluded.{n}"))
+            .collect();
+        let insert = format!(
+            "INSERT INTO {}(id, type, mask, generation, stamp, {}) VALUES(?1, ?2, ?3, ?4, ?5, {})
+             ON CONFLICT(id) DO UPDATE SET type = excluded.type, mask = excluded.mask, generation = excluded.generation, stamp = excluded.stamp, {}
+             WHERE type = {}",
+            table.log,
+            names.join(", "),
+            params.join(", "),
+            sets.join(", "),
+            ChangeKind::Done.code()
+        );
+        Self {
+            table,
+            definition,
+            free: Box::new(covers.rows()),
+            insert,
+        }
+    }
+
+    fn enter(
+        &mut self,
+        conn: &Connection,
+        op: RowOp,
+        values: &[Value<'_>],
+    ) -> Result<u64, SqliteError> {
+        let (kind, mask) = match op {
+            RowOp::Delete => (ChangeKind::Delete, ColumnMask::default()),
+            RowOp::Whole => (ChangeKind::Rewritten, ColumnMask::default()),
+            RowOp::Cells(mask) => (ChangeKind::Cells, self.mask_here(mask)),
+        };
+        let key: Vec<Value<'_>> = if op == RowOp::Whole && !self.definition.key.is_empty() {
+            self.definition
+                .key
+                .iter()
+                .filter_map(|&k| values.get(usize::try_from(k).ok()?).copied())
+                .collect()
+        } else {
+            values
+                .iter()
+                .take(self.definition.key_len())
+                .copied()
+                .collect()
+        };
+        // A table that has another key now has had its rows logged anew.
+        let Some((id, stamp)) = self
+            .free
+            .next()
+            .filter(|_| key.len() == self.table.table.key_len())
+        else {
+            return Ok(0);
+        };
+        let mut all = vec![
+            Value::Integer(id),
+            Value::Integer(kind.code()),
+            Value::Integer(mask.0.cast_signed()),
+            Value::Integer(self.table.generation),
+            Value::Integer(i64::from(stamp)),
+        ];
+        all.extend(key);
+        let entered = conn
+            .prepare_cached(&self.insert)
+            .and_then(|mut s| s.execute(rusqlite::params_from_iter(all)))
+            .doing_with(|| {
+                format!(
+                    "enter changes of table \"{}\" in its change log again",
+                    self.table.table.name
+                )
+            })?;
+        Ok(entered as u64)
+    }
+
+    /// The message's columns as columns here.
+    fn mask_here(&self, mask: ColumnMask) -> ColumnMask {
+        let here = mask.columns().filter_map(|c| {
+            let name = self.definition.columns.get(c)?;
+            let columns = &self.table.table.columns;
+            columns
+                .iter()
+                .position(|h| h.name.eq_ignore_ascii_case(name))
+        });
+        ColumnMask(here.fold(0, |bits, c| bits | 1 << c.min(63)))
+    }
+}
