@@ -302,6 +302,15 @@ async fn begin_incarnation(
         }
         tokio::time::sleep(backoff.next_wait()).await;
     }
+    let begun = look_ahead(engine, &ahead)?;
+    if engine.config.replicate {
+        enter_settled(engine, &ahead).await;
+    }
+    Ok(begun)
+}
+
+/// Where reading begins, and what of former lives is in flight.
+fn look_ahead(engine: &Arc<Engine>, ahead: &Ahead) -> Result<(Position, Publishers), Fatal> {
     let mut replica = engine.replica();
     let mut from = replica.position();
     // Who applies nothing needs nothing of what is there already.
@@ -319,15 +328,11 @@ async fn begin_incarnation(
             .read_ahead(&mut judged, batch, *at)
             .map_err(|e| Fatal::new(ExitCode::Io, e))?;
     }
-    drop(replica);
-    if engine.config.replicate {
-        enter_settled(engine, &ahead).await?;
-    }
     Ok((from, publishers))
 }
 
 /// What was sent while nothing was applied (`replicate = false`) is pending again.
-async fn enter_settled(engine: &Arc<Engine>, ahead: &Ahead) -> Result<(), Fatal> {
+async fn enter_settled(engine: &Arc<Engine>, ahead: &Ahead) {
     const PATIENCE: Duration = Duration::from_secs(1);
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
@@ -338,13 +343,13 @@ async fn enter_settled(engine: &Arc<Engine>, ahead: &Ahead) -> Result<(), Fatal>
                 .enter_settled(&ahead.own, PATIENCE, &|| shutdown.is_forced())
         });
         match entered {
-            Ok(0) => return Ok(()),
+            Ok(0) => return,
             Ok(changes) => {
                 tracing::info!(
                     changes,
                     "this node applies again: what it wrote meanwhile stays in sight until the stream has reached it"
                 );
-                return Ok(());
+                return;
             }
             Err(e) => {
                 if backoff.tries() == 0 {
