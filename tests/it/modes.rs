@@ -1,6 +1,7 @@
 //! Nodes that only read or only write, and switching back.
 
-use crate::harness::{Cluster, Node, eventually, node};
+use crate::harness::wait::Done;
+use crate::harness::{Cluster, Node, app, eventually, node};
 
 const SCHEMA: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, v)";
 
@@ -109,6 +110,52 @@ fn replicate_false_publishes_applies_nothing_and_catches_up_later() {
     assert_eq!(
         cluster[1].integer("SELECT count(*) FROM t WHERE v = 'overridden'"),
         1
+    );
+}
+
+#[test]
+fn own_values_stay_in_sight_when_a_node_applies_again() {
+    let mut cluster = Cluster::prepared(
+        2,
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE u(id INTEGER PRIMARY KEY, email TEXT UNIQUE); INSERT INTO t VALUES(1, 0)",
+    );
+    cluster[0].start();
+    cluster[1].root = "replicate = false".to_owned();
+    cluster[1].start();
+    // An address goes from row to row, and others' changes stand between.
+    for n in 1..=200 {
+        cluster[1].sql(&format!(
+            "UPDATE t SET v = {n} WHERE id = 1; DELETE FROM u; INSERT INTO u VALUES({n}, 'handed on')"
+        ));
+        cluster[0].sql(&format!("INSERT INTO t VALUES({n} + 1, 'other')"));
+    }
+    cluster[1].wait_published();
+    cluster[1].stop();
+    // Not published when it begins to apply.
+    cluster[1].sql(
+        "UPDATE t SET v = 201 WHERE id = 1; DELETE FROM u; INSERT INTO u VALUES(201, 'handed on')",
+    );
+    cluster[1].root = String::new();
+    let (done, database) = (Done::default(), cluster[1].database());
+    std::thread::scope(|scope| {
+        let _end = done.on_drop();
+        let reader = scope.spawn(|| {
+            let conn = app::look(&database).unwrap();
+            while !done.is_said() {
+                assert_eq!(app::integer(&conn, "SELECT v FROM t WHERE id = 1"), 201);
+                assert_eq!(app::integer(&conn, "SELECT max(id) FROM u"), 201);
+            }
+        });
+        cluster[1].start();
+        let dump = cluster.converge();
+        assert_eq!(dump["t"].len(), 201);
+        done.say();
+        reader.join().unwrap();
+    });
+    assert_eq!(cluster[0].integer("SELECT id FROM u"), 201);
+    assert_eq!(
+        cluster[1].integer("SELECT count(*) FROM __harmonylite__conflicts"),
+        0
     );
 }
 
