@@ -114,7 +114,9 @@ impl Replica {
             }
             Some(_) => {}
         }
-        if !self.publish && self.log_is_pending()? {
+        let position = node::read(&self.conn)?.map_or(Sequence(0), |s| s.position.sequence);
+        let unfolded = node::settled(&self.conn)? > position;
+        if !self.publish && (unfolded || self.log_is_pending()?) {
             tracing::warn!(
                 "publish is false, but changes of before are not published yet: they are first, and capture ends then"
             );
@@ -288,6 +290,7 @@ impl Replica {
         if self.publish
             && !self.publish_wanted
             && self.in_flight.batches.is_empty()
+            && node::settled(&self.conn)? <= self.position.sequence
             && !self.log_is_pending()?
         {
             self.publish = false;
