@@ -68,8 +68,6 @@ mod with_feature {
         BeginLeftOpen,
         /// A scan that breaks off keeps its snapshot.
         SnapshotLeftOpen,
-        /// A row that yields a UNIQUE value is removed, whatever it had before.
-        NothingGivenBack,
         /// Unsent cells of a row that its echo brings back are lost.
         ParkedIsLost,
         /// Sections of a batch are read in another order.

@@ -184,31 +184,33 @@ impl<'a> Entry<'a> {
                 .collect()
         };
         // A table that has another key now has had its rows logged anew.
-        let Some((id, stamp)) = self
-            .free
-            .next()
-            .filter(|_| key.len() == self.table.table.key_len())
-        else {
+        if key.len() != self.table.table.key_len() {
             return Ok(0);
-        };
-        let mut all = vec![
-            Value::Integer(id),
-            Value::Integer(kind.code()),
-            Value::Integer(mask.0.cast_signed()),
-            Value::Integer(self.table.generation),
-            Value::Integer(i64::from(stamp)),
-        ];
-        all.extend(key);
-        let entered = conn
-            .prepare_cached(&self.insert)
-            .and_then(|mut s| s.execute(rusqlite::params_from_iter(all)))
-            .doing_with(|| {
-                format!(
-                    "enter changes of table \"{}\" in its change log again",
-                    self.table.table.name
-                )
-            })?;
-        Ok(entered as u64)
+        }
+        // Ids that live are taken: by a change of another stamp, or by an earlier batch that has covered them as well.
+        for (id, stamp) in self.free.by_ref() {
+            let mut all = vec![
+                Value::Integer(id),
+                Value::Integer(kind.code()),
+                Value::Integer(mask.0.cast_signed()),
+                Value::Integer(self.table.generation),
+                Value::Integer(i64::from(stamp)),
+            ];
+            all.extend(key.iter().copied());
+            let entered = conn
+                .prepare_cached(&self.insert)
+                .and_then(|mut s| s.execute(rusqlite::params_from_iter(all)))
+                .doing_with(|| {
+                    format!(
+                        "enter changes of table \"{}\" in its change log again",
+                        self.table.table.name
+                    )
+                })?;
+            if entered > 0 {
+                return Ok(1);
+            }
+        }
+        Ok(0)
     }
 
     /// The message's columns as columns here.

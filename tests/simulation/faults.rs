@@ -171,10 +171,18 @@ impl World {
     /// needs snapshots.
     pub fn configure(&mut self, n: usize, publish: bool, replicate: bool, r: &mut Rng) -> Out<()> {
         self.finish_app(n, true)?;
+        let end = self.stream.end();
         let node = &mut self.nodes[n];
         (node.publish, node.replicate) = (publish, replicate);
-        // While nothing is applied, own changes that have left the change log lie on an older fold; then they are entered in it again.
-        node.behind = if replicate { 0 } else { usize::MAX };
+        // While nothing is applied, own changes that have left the change log lie on an older fold. They are entered in it again then, but for rows of which
+        // two batches of different lives cover the same changes.
+        node.behind = if replicate && node.behind > 0 {
+            end
+        } else if replicate {
+            0
+        } else {
+            usize::MAX
+        };
         let uid = node.uid;
         self.say(|| format!("node {uid}: publish = {publish}, replicate = {replicate}"));
         self.count(match (publish, replicate) {

@@ -435,14 +435,12 @@ const SLOWER: &[(&str, u64)] = &[
     ("NonceIgnored", 2000),
     ("RetiresTheFuture", 2500),
     ("KeylessStays", 3000),
-    ("GenerationForgotten", 3000),
-    ("SettledTooSoon", 10_000),
+    ("SettledTooSoon", 30_000),
     ("OnlyOwnIncarnation", 10_000),
-    ("NothingGivenBack", 10_000),
     ("ParkedIsLost", 10_000),
     ("AnyPieceWillDo", 10_000),
     ("BytesAloneCompared", 30_000),
-    ("CellsWithoutRow", 100_000),
+    ("CellsWithoutRow", 30_000),
 ];
 
 /// Within how many seeds any other planted bug must be found. These are planted by `make test`, too.

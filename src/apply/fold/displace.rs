@@ -115,7 +115,7 @@ impl Fold<'_, '_> {
             return Ok(false);
         };
         let unsent = self.pending(plan, key).and_then(|p| p.unsent);
-        if unsent != Some(Reduced::Whole) || planted!(NothingGivenBack) {
+        if unsent != Some(Reduced::Whole) {
             return Ok(false);
         }
         let conn = self.ctx.conn;
