@@ -151,11 +151,7 @@ pub fn gate(
     let table = &here.table;
     let mut columns = Vec::with_capacity(definition.columns.len());
     for column in &definition.columns {
-        match table
-            .columns
-            .iter()
-            .position(|c| c.name.eq_ignore_ascii_case(column))
-        {
+        match table.column(column) {
             Some(i) => columns.push(i),
             None => {
                 return Gate::Closed(format!(

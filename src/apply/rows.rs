@@ -158,7 +158,7 @@ pub fn put_back(
     )
 }
 
-/// The keys of the other rows that collide with a row on an index, given the row's terms.
+/// The keys of the other rows that collide with a row on an index, given the row's terms; an empty `key` is a row that is not there yet.
 ///
 /// # Errors
 /// SQLite's.
@@ -176,13 +176,16 @@ pub fn colliding(
         )
     };
     let keys: Vec<String> = table.key_names().iter().map(|k| quote(k)).collect();
-    let sql = format!(
-        "SELECT {} FROM {} WHERE {} AND NOT ({})",
+    let mut sql = format!(
+        "SELECT {} FROM {} WHERE {}",
         keys.join(", "),
         quote(&table.name),
-        collides_with_terms(index),
-        row_sql::key_is(table, terms.len() + 1)
+        collides_with_terms(index)
     );
+    if !key.is_empty() {
+        let same = row_sql::key_is(table, terms.len() + 1);
+        sql.push_str(&format!(" AND NOT ({same})"));
+    }
     let mut stmt = conn.prepare_cached(&sql).doing_with(doing)?;
     for (i, v) in terms
         .iter()

@@ -10,7 +10,6 @@ use rusqlite::Connection;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{layout, renames, triggers};
-use crate::change::operation::ChangeKind;
 use crate::change::table::Table;
 use crate::planted::planted;
 use crate::sqlite::error::{Doing, SqliteError};
@@ -202,7 +201,7 @@ pub fn refresh(
             && !planted!(NotSentAgain)
             && !planted!(GenerationForgotten)
         {
-            fill.push(log_pending_again(table, generation));
+            fill.push(triggers::log_pending_again(table, generation));
         }
         if before != Some(&now) {
             write_known(conn, &table.name, &now)?;
@@ -313,27 +312,6 @@ fn drop_log(
         }
     }
     Ok(())
-}
-
-/// Logs once more, whole, every row that is there and has something pending. What is on its way was scanned with the columns of before: until its echo others' changes
-/// would be ignored that it does not override (of the new column, or where it carries cells of what counts as whole from now on). A later batch, which
-/// carries the row with all its columns, overrides them on every node alike.
-fn log_pending_again(table: &Table, generation: i64) -> String {
-    let log = quote(&layout::change_log(&table.name));
-    let on = quote(&table.name);
-    let (mut keys, mut same) = (Vec::new(), Vec::new());
-    for name in table.key_names() {
-        let logged = quote(&layout::key_column(name));
-        same.push(format!("t.{} IS l.{logged}", quote(name)));
-        keys.push(logged);
-    }
-    let (keys, same) = (keys.join(", "), same.join(" AND "));
-    format!(
-        "INSERT INTO {log}({keys}, type, mask, generation, stamp) SELECT {keys}, {}, 0, {generation}, random() & 0x7fffffff
-         FROM (SELECT DISTINCT {keys} FROM {log} AS l WHERE type <> {} AND EXISTS(SELECT 1 FROM {on} AS t WHERE {same}))",
-        ChangeKind::Rewritten.code(),
-        ChangeKind::Done.code(),
-    )
 }
 
 /// A name list in a form that tells `a,b` from `"a,b"`.

@@ -306,6 +306,41 @@ pub fn log_all_rows(table: &Table, generation: i64) -> String {
     )
 }
 
+/// Logs once more, whole, every row that is there and has something pending. What is on its way was scanned with the columns of before: until its echo others' changes
+/// would be ignored that it does not override (of the new column, or where it carries cells of what counts as whole from now on). A later batch, which
+/// carries the row with all its columns, overrides them on every node alike.
+#[must_use]
+pub fn log_pending_again(table: &Table, generation: i64) -> String {
+    let log = quote(&layout::change_log(&table.name));
+    let (mut keys, mut same) = (Vec::new(), Vec::new());
+    for name in table.key_names() {
+        let logged = quote(&layout::key_column(name));
+        same.push(format!("t.{} IS l.{logged}", quote(name)));
+        keys.push(logged);
+    }
+    let keys = keys.join(", ");
+    format!(
+        "INSERT INTO {} SELECT {keys}, {}, 0, {generation}, {STAMP} FROM (SELECT DISTINCT {keys} FROM {log} AS l WHERE type <> {} AND EXISTS(SELECT 1 FROM {} AS t WHERE {}))",
+        log_columns(table),
+        ChangeKind::Rewritten.code(),
+        ChangeKind::Done.code(),
+        quote(&table.name),
+        same.join(" AND "),
+    )
+}
+
+/// Logs a change of one row as a trigger would. Parameters: the key.
+#[must_use]
+pub fn log_change(table: &Table, kind: ChangeKind, generation: i64) -> String {
+    let keys: Vec<String> = (1..=table.key_len()).map(|i| format!("?{i}")).collect();
+    format!(
+        "INSERT INTO {} VALUES({}, {}, 0, {generation}, {STAMP})",
+        log_columns(table),
+        keys.join(", "),
+        kind.code()
+    )
+}
+
 /// 31 random bits: a positive number of at most four bytes, measured as cheap as none.
 const STAMP: &str = "random() & 2147483647";
 

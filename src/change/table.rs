@@ -138,6 +138,14 @@ impl Table {
         self.columns.len() > super::operation::ColumnMask::MAX_COLUMNS
     }
 
+    /// The position of the column of this name, in whatever case.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns
+            .iter()
+            .position(|c| c.name.eq_ignore_ascii_case(name))
+    }
+
     /// How many values a key has.
     #[must_use]
     pub fn key_len(&self) -> usize {

@@ -114,6 +114,19 @@ pub enum RowOp {
     Cells(ColumnMask),
 }
 
+impl TableDefinition {
+    /// The key's values among those of a row operation.
+    #[must_use]
+    pub fn key_of<'v>(&self, op: RowOp, values: &[Value<'v>]) -> Vec<Value<'v>> {
+        if op == RowOp::Whole && !self.key.is_empty() {
+            let place = |k: &u64| values.get(usize::try_from(*k).ok()?).copied();
+            self.key.iter().filter_map(place).collect()
+        } else {
+            values.iter().take(self.key_len()).copied().collect()
+        }
+    }
+}
+
 /// Reads row operations.
 pub struct RowReader<'a> {
     decoder: Decoder<'a>,

@@ -251,17 +251,7 @@ impl ConsumeLoop {
 
     /// Whether what is waited for is among these messages.
     fn is_in(&self, messages: &[Incoming], carrier: Carrier) -> bool {
-        match carrier {
-            Carrier::Former(at) => messages.last().is_some_and(|m| m.sequence >= at),
-            Carrier::Batch(batch) => {
-                let me = {
-                    // One guard for both: two in one statement would wait for one another.
-                    let replica = self.engine.replica();
-                    (replica.node_id(), replica.incarnation())
-                };
-                messages.iter().any(|m| matches!(&m.body, Body::Batch(b) if (b.record.node, Some(b.record.incarnation)) == me && b.record.batch == batch))
-            }
-        }
+        self.engine.replica().echo_in(messages, carrier).is_some()
     }
 
     /// Whether others' changes have waited long enough for it: it may never come.

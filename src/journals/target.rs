@@ -3,14 +3,13 @@
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::conflicts::RestoreError;
+use crate::apply::rows::colliding;
 use crate::capture::layout;
-use crate::capture::unique_sql::collides_with_terms;
 use crate::change::literal::{sql_literal, sql_literals};
-use crate::change::table::{Table, TableKey, UniqueIndex};
+use crate::change::table::{Table, TableKey};
 use crate::change::value::{OwnedValue, Value};
 use crate::journals::JournalError;
 use crate::sqlite::error::{Doing, SqliteError};
-use crate::sqlite::ident::{quote, quote_list};
 use crate::sqlite::introspect::read_schema;
 use crate::sqlite::row_sql;
 use crate::sqlite::value::from_sql;
@@ -114,6 +113,7 @@ pub(super) fn nothing_in_the_way(
     values: &[Option<OwnedValue>],
     key: &[OwnedValue],
 ) -> Result<(), RestoreError> {
+    let key: Vec<Value<'_>> = key.iter().map(OwnedValue::as_value).collect();
     for index in table.uniques.iter().filter(|i| i.is_plain()) {
         let terms: Option<Vec<OwnedValue>> = index
             .terms
@@ -121,7 +121,7 @@ pub(super) fn nothing_in_the_way(
             .map(|t| values.get(t.column?)?.clone())
             .collect();
         let Some(terms) = terms else { continue };
-        let others = holders(conn, table, index, &terms, key).map_err(JournalError::from)?;
+        let others = colliding(conn, table, index, &terms, &key).map_err(JournalError::from)?;
         if let Some(other) = others.first() {
             let taken: Vec<Value<'_>> = terms.iter().map(OwnedValue::as_value).collect();
             let other: Vec<Value<'_>> = other.iter().map(OwnedValue::as_value).collect();
@@ -140,38 +140,6 @@ pub(super) fn nothing_in_the_way(
         }
     }
     Ok(())
-}
-
-/// The keys of the rows other than this one that hold these terms of an index.
-fn holders(
-    conn: &Connection,
-    table: &Table,
-    index: &UniqueIndex,
-    terms: &[OwnedValue],
-    key: &[OwnedValue],
-) -> Result<Vec<Vec<OwnedValue>>, SqliteError> {
-    let doing = || format!("look for rows in the way on index \"{}\"", index.name);
-    let names = quote_list(table.key_names());
-    let mut sql = format!(
-        "SELECT {names} FROM {} WHERE {}",
-        quote(&table.name),
-        collides_with_terms(index)
-    );
-    if !key.is_empty() {
-        sql.push_str(&format!(
-            " AND NOT ({})",
-            row_sql::key_is(table, terms.len() + 1)
-        ));
-    }
-    let mut stmt = conn.prepare(&sql).doing_with(doing)?;
-    let count = stmt.column_count();
-    stmt.query_map(params_from_iter(terms.iter().chain(key)), |row| {
-        (0..count)
-            .map(|i| row.get_ref(i).map(|v| from_sql(v).to_owned()))
-            .collect()
-    })
-    .and_then(Iterator::collect)
-    .doing_with(doing)
 }
 
 /// A key as people read it.

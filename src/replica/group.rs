@@ -11,11 +11,11 @@ use super::{Replica, ReplicaError};
 use crate::apply::fold::{FoldContext, FoldStats, FoldStop, Together, fold};
 use crate::apply::incoming::{Body, Incoming, IncomingBatch};
 use crate::apply::order::{Verdict, judge_record};
-use crate::apply::plan::open_gates;
+use crate::apply::plan::{Plans, open_gates};
 use crate::change::position::{BatchNumber, Incarnation, Sequence, ShardId};
 use crate::changelog::in_flight::Carrier;
 use crate::changelog::retire::{Retired, retire};
-use crate::codec::commit;
+use crate::codec::commit::{self, CommitRecord};
 use crate::codec::frame::{Kind, Sealer};
 use crate::planted::planted;
 use crate::sqlite::connection;
@@ -327,13 +327,9 @@ impl Replica {
         }
         // Gates open before the echo takes anything out of the change log, so that a closed one leaves all as it was. What comes to nothing needs no gate: the
         // schema may have changed since it was scanned.
-        let plans = {
-            let (filter, conn) = (&self.filter, &self.conn);
-            let wanted = |t: &str| filter.wants(conn, t);
-            match open_gates(&self.captured, &wanted, &mut self.plans, record) {
-                Ok(plans) => plans,
-                Err(reason) => return Ok(Taken::Stopped(Stopped::Schema(reason))),
-            }
+        let plans = match self.plans_of(record) {
+            Ok(plans) => plans,
+            Err(reason) => return Ok(Taken::Stopped(Stopped::Schema(reason))),
         };
         if own {
             self.retire(batch)?;
@@ -342,22 +338,41 @@ impl Replica {
                 return Ok(Taken::Folded { moved: false });
             }
         }
-        let mut ctx = FoldContext {
-            conn: &self.conn,
-            in_flight: &self.in_flight,
-            pending: &mut self.pending,
-            me: self.me,
-            at: message.sequence,
-            together,
-            stats: &mut applied.fold,
-        };
-        match fold(&mut ctx, batch, &plans) {
+        match self.fold_in(batch, &plans, message.sequence, together, &mut applied.fold) {
             Ok(moved) => Ok(Taken::Folded { moved }),
             Err(FoldStop::Hold(carrier)) => Ok(Taken::Stopped(Stopped::Hold(carrier))),
             Err(FoldStop::Closed(reason)) => Ok(Taken::Stopped(Stopped::Schema(reason))),
             Err(FoldStop::Sqlite(e)) => Err(e.into()),
             Err(FoldStop::Spool(e)) => Err(e.into()),
         }
+    }
+
+    /// How the rows of a batch are written here; the reason where they cannot be.
+    pub(super) fn plans_of(&mut self, record: &CommitRecord) -> Result<Plans, String> {
+        let (filter, conn) = (&self.filter, &self.conn);
+        let wanted = |t: &str| filter.wants(conn, t);
+        open_gates(&self.captured, &wanted, &mut self.plans, record)
+    }
+
+    /// Folds a batch under what is pending here; whether that changed anything in the database.
+    pub(super) fn fold_in(
+        &mut self,
+        batch: &IncomingBatch,
+        plans: &Plans,
+        at: Sequence,
+        together: &mut Together,
+        stats: &mut FoldStats,
+    ) -> Result<bool, FoldStop> {
+        let mut ctx = FoldContext {
+            conn: &self.conn,
+            in_flight: &self.in_flight,
+            pending: &mut self.pending,
+            me: self.me,
+            at,
+            together,
+            stats,
+        };
+        fold(&mut ctx, batch, plans)
     }
 
     /// What of ours a transaction that folds these messages, at least up to `through`, brings back by itself.
@@ -385,7 +400,8 @@ impl Replica {
     }
 
     /// Where among these messages the one stands that a carrier is.
-    fn echo_in(&self, messages: &[Incoming], carrier: Carrier) -> Option<Sequence> {
+    #[must_use]
+    pub fn echo_in(&self, messages: &[Incoming], carrier: Carrier) -> Option<Sequence> {
         messages
             .iter()
             .find(|m| match carrier {
@@ -474,26 +490,26 @@ impl Replica {
             }
         }
         if !ours.is_empty() {
-            if !connection::begin_immediate(&self.conn, patience, stop)? {
-                applied.stopped = Stopped::Locked;
-                return Ok(applied);
-            }
-            let done = (|| {
+            let done = self.write(patience, stop, "commit what was sent", |replica| {
+                let mut echoes = Vec::with_capacity(ours.len());
                 for (at, batch) in ours {
-                    self.retire(batch)?;
-                    node::set_settled(&self.conn, at)?;
-                    applied.echoes.push(batch.record.batch);
+                    replica.retire(batch)?;
+                    node::set_settled(&replica.conn, at)?;
+                    echoes.push(batch.record.batch);
                 }
-                self.remove_forgotten()?;
-                Ok(self
-                    .conn
-                    .execute_batch("COMMIT")
-                    .doing("commit what was sent")?)
-            })();
-            if let Err(e) = done {
-                connection::rollback(&self.conn);
-                self.reload()?;
-                return Err(e);
+                replica.remove_forgotten()?;
+                Ok::<_, ReplicaError>(echoes)
+            });
+            match done {
+                Ok(Some(echoes)) => applied.echoes = echoes,
+                Ok(None) => {
+                    applied.stopped = Stopped::Locked;
+                    return Ok(applied);
+                }
+                Err(e) => {
+                    self.reload()?;
+                    return Err(e);
+                }
             }
             self.in_flight.forgotten.clear();
             if let Some(last) = applied.echoes.iter().max() {

@@ -71,28 +71,16 @@ impl Replica {
             journals: JournalsConfig::default(),
             seen_version: 0,
         };
-        if !connection::begin_immediate(&replica.conn, patience, stop)? {
-            return Err(ReplicaError::Locked {
-                path: path.to_owned(),
-            });
-        }
-        let opened = replica.open_here();
-        match opened.and_then(|()| {
-            Ok(replica
-                .conn
-                .execute_batch("COMMIT")
-                .doing("commit the replication state")?)
-        }) {
-            Ok(()) => {
-                replica.opened = true;
-                replica.committed = Arc::clone(&replica.captured);
-                Ok(replica)
-            }
-            Err(e) => {
-                connection::rollback(&replica.conn);
-                Err(e)
-            }
-        }
+        replica
+            .write(
+                patience,
+                stop,
+                "commit the replication state",
+                Self::open_here,
+            )?
+            .ok_or_else(|| replica.locked())?;
+        replica.opened = true;
+        Ok(replica)
     }
 
     fn open_here(&mut self) -> Result<(), ReplicaError> {
@@ -200,27 +188,18 @@ impl Replica {
         self.conn
             .execute_batch("PRAGMA synchronous = FULL")
             .doing("set synchronous = FULL")?;
-        let written = (|| {
-            if !connection::begin_immediate(&self.conn, patience, stop)? {
-                return Err(ReplicaError::Locked {
-                    path: self.path.clone(),
-                });
-            }
-            node::set_incarnation(&self.conn, incarnation)?;
-            self.conn
-                .execute_batch("COMMIT")
-                .doing("commit this node's incarnation")?;
-            Ok(())
-        })();
-        if written.is_err() {
-            connection::rollback(&self.conn);
-        }
+        let written = self.write(
+            patience,
+            stop,
+            "commit this node's incarnation",
+            |replica| Ok::<_, ReplicaError>(node::set_incarnation(&replica.conn, incarnation)?),
+        );
         if connection::is_wal(&self.conn)? {
             self.conn
                 .execute_batch("PRAGMA synchronous = NORMAL")
                 .doing("set synchronous = NORMAL")?;
         }
-        written?;
+        written?.ok_or_else(|| self.locked())?;
         self.in_flight.reset();
         self.pending.clear();
         self.incarnation = Some(incarnation);
@@ -239,29 +218,19 @@ impl Replica {
         patience: Duration,
         stop: &dyn Fn() -> bool,
     ) -> Result<bool, SqliteError> {
-        if !connection::begin_immediate(&self.conn, patience, stop)? {
-            return Ok(false);
-        }
         let published = self.publish;
-        let done = self
-            .remove_forgotten()
-            .and_then(|()| self.end_capture_when_empty())
-            .and_then(|()| journal::tidy(&self.conn, &self.journals))
-            .and_then(|()| Skips::tidy(&self.conn, self.position.sequence))
-            .and_then(|()| self.conn.execute_batch("COMMIT").doing("commit tidying"));
-        match done {
-            Ok(()) => {
-                self.in_flight.forgotten.clear();
-                self.committed = Arc::clone(&self.captured);
-                Ok(true)
-            }
-            Err(e) => {
-                connection::rollback(&self.conn);
-                self.publish = published;
-                self.captured = Arc::clone(&self.committed);
-                Err(e)
-            }
+        let done = self.write(patience, stop, "commit tidying", |replica| {
+            replica.remove_forgotten()?;
+            replica.end_capture_when_empty()?;
+            journal::tidy(&replica.conn, &replica.journals)?;
+            Skips::tidy(&replica.conn, replica.position.sequence)
+        });
+        match &done {
+            Ok(Some(())) => self.in_flight.forgotten.clear(),
+            Ok(None) => {}
+            Err(_) => self.publish = published,
         }
+        done.map(|done| done.is_some())
     }
 
     /// Whether the view over all change logs shows anything.
@@ -329,18 +298,8 @@ impl Replica {
         patience: Duration,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<usize>, SqliteError> {
-        if !connection::begin_immediate(&self.conn, patience, stop)? {
-            return Ok(None);
-        }
-        let done = remove::remove_all(&self.conn).and_then(|n| {
-            self.conn
-                .execute_batch("COMMIT")
-                .doing("commit the removal")
-                .map(|()| n)
-        });
-        if done.is_err() {
-            connection::rollback(&self.conn);
-        }
-        done.map(Some)
+        self.write(patience, stop, "commit the removal", |replica| {
+            remove::remove_all(&replica.conn)
+        })
     }
 }

@@ -183,22 +183,41 @@ impl Replica {
         patience: Duration,
         stop: &dyn Fn() -> bool,
     ) -> Result<bool, SqliteError> {
-        if !connection::begin_immediate(&self.conn, patience, stop)? {
-            return Ok(false);
-        }
-        let done = self.refresh_capture_here().and_then(|()| {
-            self.conn
-                .execute_batch("COMMIT")
-                .doing("commit the capture triggers")
+        let done = self.write(patience, stop, "commit the capture triggers", |replica| {
+            replica.refresh_capture_here()
         });
-        match &done {
-            Ok(()) => self.committed = Arc::clone(&self.captured),
-            Err(_) => {
-                connection::rollback(&self.conn);
-                self.captured = Arc::clone(&self.committed);
-            }
+        done.map(|done| done.is_some())
+    }
+
+    /// Runs `body` in one write transaction of its own; `None` if the lock could not be had in time. What is known of capture is of what was committed,
+    /// also where `body` or the commit fails.
+    pub(crate) fn write<T, E: From<SqliteError>>(
+        &mut self,
+        patience: Duration,
+        stop: &dyn Fn() -> bool,
+        committing: &str,
+        body: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<Option<T>, E> {
+        if !connection::begin_immediate(&self.conn, patience, stop)? {
+            return Ok(None);
         }
-        done.map(|()| true)
+        let done = body(self).and_then(|value| {
+            self.conn.execute_batch("COMMIT").doing(committing)?;
+            Ok(value)
+        });
+        if done.is_ok() {
+            self.committed = Arc::clone(&self.captured);
+        } else {
+            connection::rollback(&self.conn);
+            self.captured = Arc::clone(&self.committed);
+        }
+        done.map(Some)
+    }
+
+    pub(crate) fn locked(&self) -> ReplicaError {
+        ReplicaError::Locked {
+            path: self.path.clone(),
+        }
     }
 
     /// Whether capture was ever installed here.

@@ -5,13 +5,12 @@
 use std::time::Duration;
 
 use super::{Replica, ReplicaError};
-use crate::apply::fold::{FoldContext, FoldStats, FoldStop, Together, fold};
+use crate::apply::fold::{FoldStats, FoldStop, Together};
 use crate::apply::incoming::{Body, Incoming};
-use crate::apply::plan::open_gates;
 use crate::change::position::{Sequence, ShardId};
 use crate::config::JournalsConfig;
 use crate::sqlite::connection;
-use crate::sqlite::error::{Doing, SqliteError};
+use crate::sqlite::error::SqliteError;
 use crate::state::journal;
 use crate::state::skips::Skips;
 
@@ -171,7 +170,6 @@ impl Replica {
             }
             Ok(done)
         })?;
-        self.committed = std::sync::Arc::clone(&self.captured);
         // What is in flight was scanned of the state before: its echo is to be folded, not taken as settled.
         self.foreign = self.position.sequence.next();
         Ok(done)
@@ -210,22 +208,8 @@ impl Replica {
             done.damaged += 1;
             return Ok(());
         }
-        let plans = {
-            let (filter, conn) = (&self.filter, &self.conn);
-            let wanted = |t: &str| filter.wants(conn, t);
-            open_gates(&self.captured, &wanted, &mut self.plans, &batch.record)
-                .map_err(unfoldable)?
-        };
-        let mut ctx = FoldContext {
-            conn: &self.conn,
-            in_flight: &self.in_flight,
-            pending: &mut self.pending,
-            me: self.me,
-            at: message.sequence,
-            together,
-            stats: &mut done.stats,
-        };
-        match fold(&mut ctx, batch, &plans) {
+        let plans = self.plans_of(&batch.record).map_err(unfoldable)?;
+        match self.fold_in(batch, &plans, message.sequence, together, &mut done.stats) {
             Ok(_) => {
                 done.batches += 1;
                 Ok(())
@@ -244,22 +228,15 @@ impl Replica {
         patience: Duration,
         body: impl FnOnce(&mut Self) -> Result<T, OperatorError>,
     ) -> Result<T, OperatorError> {
-        if !connection::begin_immediate(&self.conn, patience, &|| false)? {
-            return Err(ReplicaError::Locked {
-                path: self.path.clone(),
-            }
-            .into());
-        }
-        let done = body(self).and_then(|value| {
-            self.conn
-                .execute_batch("COMMIT")
-                .doing("commit what the operator asked for")?;
-            Ok(value)
-        });
+        let done = self.write(
+            patience,
+            &|| false,
+            "commit what the operator asked for",
+            body,
+        );
         if done.is_err() {
-            connection::rollback(&self.conn);
             self.reload()?;
         }
-        done
+        done?.ok_or_else(|| self.locked().into())
     }
 }

@@ -6,13 +6,12 @@
 use std::time::Duration;
 
 use super::Replica;
-use crate::capture::{CapturedTable, layout};
+use crate::capture::{CapturedTable, triggers};
 use crate::change::operation::ChangeKind;
 use crate::change::value::OwnedValue;
 use crate::changelog::marks::Marks;
 use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
-use crate::sqlite::ident::quote;
 
 /// Rows of one table: its name, and the values of each key.
 pub type RowsOf = (String, Vec<Vec<OwnedValue>>);
@@ -82,25 +81,11 @@ fn log_whole(
     table: &CapturedTable,
     keys: &[Vec<OwnedValue>],
 ) -> Result<Option<i64>, SqliteError> {
-    let names: Vec<String> = table
-        .table
-        .key_names()
-        .iter()
-        .map(|k| quote(&layout::key_column(k)))
-        .collect();
-    let places: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
-    let sql = format!(
-        "INSERT INTO {}({}, type, mask, generation, stamp) VALUES({}, {}, 0, {}, random() & 2147483647)",
-        table.log,
-        names.join(", "),
-        places.join(", "),
-        ChangeKind::Rewritten.code(),
-        table.generation
-    );
+    let sql = triggers::log_change(&table.table, ChangeKind::Rewritten, table.generation);
     let doing = || format!("log rows of table \"{}\" again", table.table.name);
     let mut statement = conn.prepare_cached(&sql).doing_with(doing)?;
     let mut last = None;
-    for key in keys.iter().filter(|key| key.len() == names.len()) {
+    for key in keys.iter().filter(|key| key.len() == table.table.key_len()) {
         last = Some(
             statement
                 .insert(rusqlite::params_from_iter(key.iter()))

@@ -19,7 +19,6 @@ use crate::change::value::Value;
 use crate::codec::commit::TableDefinition;
 use crate::codec::covers::TableCovers;
 use crate::codec::rows::{RowOp, RowReader};
-use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
 use crate::state::node;
@@ -41,23 +40,13 @@ impl Replica {
         if settled <= self.position.sequence {
             return Ok(0);
         }
-        if !connection::begin_immediate(&self.conn, patience, stop)? {
-            return Err(ReplicaError::Locked {
-                path: self.path.clone(),
-            });
-        }
-        let done = self.enter(own, settled).and_then(|n| {
-            node::set_settled(&self.conn, Sequence(0))?;
-            self.conn
-                .execute_batch("COMMIT")
-                .doing("commit what is pending again")?;
-            Ok(n)
+        let entered = self.write(patience, stop, "commit what is pending again", |replica| {
+            let entered = replica.enter(own, settled)?;
+            node::set_settled(&replica.conn, Sequence(0))?;
+            Ok::<_, ReplicaError>(entered)
         });
-        if done.is_err() {
-            connection::rollback(&self.conn);
-        }
         self.pending.clear();
-        done
+        entered?.ok_or_else(|| self.locked())
     }
 
     fn enter(
@@ -170,19 +159,7 @@ impl<'a> Entry<'a> {
             RowOp::Whole => (ChangeKind::Rewritten, ColumnMask::default()),
             RowOp::Cells(mask) => (ChangeKind::Cells, self.mask_here(mask)),
         };
-        let key: Vec<Value<'_>> = if op == RowOp::Whole && !self.definition.key.is_empty() {
-            self.definition
-                .key
-                .iter()
-                .filter_map(|&k| values.get(usize::try_from(k).ok()?).copied())
-                .collect()
-        } else {
-            values
-                .iter()
-                .take(self.definition.key_len())
-                .copied()
-                .collect()
-        };
+        let key = self.definition.key_of(op, values);
         // A table that has another key now has had its rows logged anew.
         if key.len() != self.table.table.key_len() {
             return Ok(0);
@@ -217,10 +194,7 @@ impl<'a> Entry<'a> {
     fn mask_here(&self, mask: ColumnMask) -> ColumnMask {
         let here = mask.columns().filter_map(|c| {
             let name = self.definition.columns.get(c)?;
-            let columns = &self.table.table.columns;
-            columns
-                .iter()
-                .position(|h| h.name.eq_ignore_ascii_case(name))
+            self.table.table.column(name)
         });
         ColumnMask(here.fold(0, |bits, c| bits | 1 << c.min(63)))
     }

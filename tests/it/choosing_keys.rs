@@ -6,12 +6,8 @@ use crate::harness::Cluster;
 fn apart(schema: &str, writes: impl Fn(u64) -> String) -> (Cluster, i64) {
     const NODES: u64 = 3;
     let mut cluster = Cluster::new(NODES, 1, schema);
-    cluster.converge();
-    cluster.server.kill();
-    for node in &cluster.nodes {
-        node.sql(&writes(node.id));
-    }
-    cluster.server.restart();
+    let writes: Vec<String> = (1..=NODES).map(writes).collect();
+    cluster.concurrently(&writes);
     cluster.converge();
     let conflicts = cluster
         .nodes
@@ -115,11 +111,8 @@ fn a_range_of_numbers_for_each_node() {
     assert_eq!(cluster[0].integer("SELECT count(*) FROM notes"), 30);
     assert_eq!(conflicts, 0);
     // Also after the others' rows have come in.
-    cluster.server.kill();
-    for node in &cluster.nodes {
-        node.sql(&insert(node.id));
-    }
-    cluster.server.restart();
+    let again: Vec<String> = (1..=3).map(insert).collect();
+    cluster.concurrently(&again);
     cluster.converge();
     assert_eq!(cluster[0].integer("SELECT count(*) FROM notes"), 60);
 }

@@ -8,16 +8,6 @@ const SCHEMA: &str = "
     CREATE TABLE u(id INTEGER PRIMARY KEY, email TEXT UNIQUE, name TEXT);
 ";
 
-/// Writes on each node before any has heard of the others.
-fn concurrently(cluster: &mut Cluster, writes: &[&str]) {
-    cluster.converge();
-    cluster.server.kill();
-    for (node, sql) in cluster.nodes.iter().zip(writes) {
-        node.sql(sql);
-    }
-    cluster.server.restart();
-}
-
 /// Values of the conflict journals of all nodes.
 fn losers(cluster: &Cluster, table: &str, column: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -38,13 +28,10 @@ fn losers(cluster: &Cluster, table: &str, column: &str) -> Vec<String> {
 #[test]
 fn two_inserts_under_one_key() {
     let mut cluster = Cluster::new(3, 1, SCHEMA);
-    concurrently(
-        &mut cluster,
-        &[
-            "INSERT INTO t VALUES(1, 'one', 'x')",
-            "INSERT INTO t VALUES(1, 'two', 'y')",
-        ],
-    );
+    cluster.concurrently(&[
+        "INSERT INTO t VALUES(1, 'one', 'x')",
+        "INSERT INTO t VALUES(1, 'two', 'y')",
+    ]);
     let dump = cluster.converge();
     assert_eq!(dump["t"].len(), 1);
     let winner = cluster[2]
@@ -67,14 +54,11 @@ fn two_inserts_under_one_key() {
 fn two_updates_of_one_cell_and_of_different_cells() {
     let mut cluster = Cluster::new(3, 1, SCHEMA);
     cluster[0].sql("INSERT INTO t VALUES(1, 'old', 'old'), (2, 'old', 'old'), (3, 'old', 'old')");
-    concurrently(
-        &mut cluster,
-        &[
-            "UPDATE t SET a = 'one' WHERE id = 1; UPDATE t SET a = 'a' WHERE id = 2",
-            "UPDATE t SET a = 'two' WHERE id = 1; UPDATE t SET b = 'b' WHERE id = 2",
-            "DELETE FROM t WHERE id = 3",
-        ],
-    );
+    cluster.concurrently(&[
+        "UPDATE t SET a = 'one' WHERE id = 1; UPDATE t SET a = 'a' WHERE id = 2",
+        "UPDATE t SET a = 'two' WHERE id = 1; UPDATE t SET b = 'b' WHERE id = 2",
+        "DELETE FROM t WHERE id = 3",
+    ]);
     cluster.converge();
     // The later in the stream wins; the other is kept.
     let winner = cluster[0]
@@ -122,13 +106,10 @@ fn two_columns_of_one_row_while_the_broker_is_paused() {
 fn an_update_and_a_delete_of_one_row() {
     let mut cluster = Cluster::new(2, 1, SCHEMA);
     cluster[0].sql("INSERT INTO t VALUES(1, 'old', 'old'), (2, 'old', 'old')");
-    concurrently(
-        &mut cluster,
-        &[
-            "UPDATE t SET a = 'changed' WHERE id = 1; DELETE FROM t WHERE id = 2",
-            "DELETE FROM t WHERE id = 1; UPDATE t SET b = 'changed' WHERE id = 2",
-        ],
-    );
+    cluster.concurrently(&[
+        "UPDATE t SET a = 'changed' WHERE id = 1; DELETE FROM t WHERE id = 2",
+        "DELETE FROM t WHERE id = 1; UPDATE t SET b = 'changed' WHERE id = 2",
+    ]);
     let dump = cluster.converge();
     // A cell update of a row that is gone is nothing, in whichever order they come.
     assert_eq!(dump["t"].len(), 0);
@@ -141,14 +122,11 @@ fn an_update_and_a_delete_of_one_row() {
 #[test]
 fn rows_that_collide_on_a_unique_index() {
     let mut cluster = Cluster::new(3, 1, SCHEMA);
-    concurrently(
-        &mut cluster,
-        &[
-            "INSERT INTO u VALUES(1, 'same', 'one')",
-            "INSERT INTO u VALUES(2, 'same', 'two'), (20, 'two', 'x')",
-            "INSERT INTO u VALUES(3, 'same', 'three')",
-        ],
-    );
+    cluster.concurrently(&[
+        "INSERT INTO u VALUES(1, 'same', 'one')",
+        "INSERT INTO u VALUES(2, 'same', 'two'), (20, 'two', 'x')",
+        "INSERT INTO u VALUES(3, 'same', 'three')",
+    ]);
     let dump = cluster.converge();
     assert_eq!(
         dump["u"].len(),

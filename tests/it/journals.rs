@@ -3,9 +3,9 @@
 
 use serde_json::Value as Json;
 
+use crate::harness::http::{get, metric, observed};
 use crate::harness::jetstream::Outsider;
 use crate::harness::{Cluster, Node, eventually};
-use crate::service::{free_port, get, metric};
 
 const STREAM: &str = "harmonylite-changes-1";
 const SUBJECT: &str = "harmonylite-change-log-1";
@@ -33,17 +33,6 @@ fn json(node: &Node, command: &[&str]) -> Json {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{command:?}: {e}: {text}"))
 }
 
-/// Writes on each node before any has heard of the others.
-fn concurrently(cluster: &mut Cluster, writes: &[&str]) {
-    cluster.converge();
-    cluster.server.kill();
-    for (node, sql) in cluster.nodes.iter().zip(writes) {
-        node.sql(sql);
-    }
-    cluster.server.restart();
-    cluster.converge();
-}
-
 /// The node whose journal has a conflict of this reason, and the conflict.
 fn conflict<'c>(cluster: &'c Cluster, reason: &str) -> (&'c Node, Json) {
     for node in &cluster.nodes {
@@ -67,13 +56,11 @@ fn position(node: &Node) -> i64 {
 #[test]
 fn a_row_that_lost_its_key_comes_back_under_a_fresh_one() {
     let mut cluster = Cluster::new(2, 1, SCHEMA);
-    concurrently(
-        &mut cluster,
-        &[
-            "INSERT INTO t(v, w) VALUES('one', x'00ff')",
-            "INSERT INTO t(v, w) VALUES('two', 0.5)",
-        ],
-    );
+    cluster.concurrently(&[
+        "INSERT INTO t(v, w) VALUES('one', x'00ff')",
+        "INSERT INTO t(v, w) VALUES('two', 0.5)",
+    ]);
+    cluster.converge();
     assert_eq!(cluster[0].integer("SELECT count(*) FROM t"), 1);
     let (node, lost) = conflict(&cluster, "insert-collision");
     let id = lost["id"].to_string();
@@ -112,13 +99,11 @@ fn a_row_that_lost_its_key_comes_back_under_a_fresh_one() {
 fn a_cell_that_lost_is_written_back_and_the_journal_is_purged() {
     let mut cluster = Cluster::new(2, 1, SCHEMA);
     cluster[0].sql("INSERT INTO k VALUES('a', 'old'), ('b', 'old')");
-    concurrently(
-        &mut cluster,
-        &[
-            "UPDATE k SET v = 'one' WHERE name = 'a'; UPDATE k SET v = 'one' WHERE name = 'b'",
-            "UPDATE k SET v = 'two' WHERE name = 'a'; DELETE FROM k WHERE name = 'b'",
-        ],
-    );
+    cluster.concurrently(&[
+        "UPDATE k SET v = 'one' WHERE name = 'a'; UPDATE k SET v = 'one' WHERE name = 'b'",
+        "UPDATE k SET v = 'two' WHERE name = 'a'; DELETE FROM k WHERE name = 'b'",
+    ]);
+    cluster.converge();
     let (node, lost) = conflict(&cluster, "updated-here");
     let id = lost["id"].to_string();
     let values = json(node, &["conflicts", "show", &id, "--json"]);
@@ -172,10 +157,8 @@ fn a_storm_of_conflicts_stays_within_its_bound() {
         node.start();
     }
     cluster[0].sql("INSERT INTO k SELECT value, 'old' FROM generate_series(1, 500)".replace("generate_series(1, 500)", "(WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < 500) SELECT value FROM n)").as_str());
-    concurrently(
-        &mut cluster,
-        &["UPDATE k SET v = 'one'", "UPDATE k SET v = 'two'"],
-    );
+    cluster.concurrently(&["UPDATE k SET v = 'one'", "UPDATE k SET v = 'two'"]);
+    cluster.converge();
     let entries: Vec<i64> = cluster
         .nodes
         .iter()
@@ -190,10 +173,7 @@ fn a_storm_of_conflicts_stays_within_its_bound() {
 #[test]
 fn dead_letters_are_counted_shown_and_purged() {
     let mut cluster = Cluster::prepared(2, SCHEMA);
-    let (health, metrics) = (free_port(), free_port());
-    cluster[0].sections.push_str(&format!(
-        "[health_check]\nenable = true\nbind = \"127.0.0.1:{health}\"\n[prometheus]\nenable = true\nbind = \"127.0.0.1:{metrics}\"\n"
-    ));
+    let (health, metrics) = observed(&mut cluster[0]);
     for node in &mut cluster.nodes {
         node.start_replicating();
     }

@@ -3,29 +3,16 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-pub use crate::harness::http::{free_port, get};
+use crate::harness::http::{free_port, get, metric, observed};
 use crate::harness::wait::eventually_ok;
 use crate::harness::{Cluster, Node, eventually, nats, node};
 
 const SCHEMA: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, v)";
 
-/// The value of a metric with these labels among others.
-pub fn metric(port: u16, name: &str) -> Option<f64> {
-    let (_, text) = get(port, "/metrics")?;
-    let line = text.lines().find(|line| {
-        line.strip_prefix(name)
-            .is_some_and(|rest| rest.starts_with(['{', ' ']))
-    })?;
-    line.rsplit(' ').next()?.parse().ok()
-}
-
 #[test]
 fn health_and_metrics_tell_what_happens() {
     let mut cluster = Cluster::prepared(2, SCHEMA);
-    let (health, metrics) = (free_port(), free_port());
-    cluster[0].sections.push_str(&format!(
-        "[health_check]\nenable = true\nbind = \"127.0.0.1:{health}\"\n[prometheus]\nenable = true\nbind = \"127.0.0.1:{metrics}\"\n"
-    ));
+    let (health, metrics) = observed(&mut cluster[0]);
     for node in &mut cluster.nodes {
         node.start_replicating();
     }
@@ -188,11 +175,7 @@ fn orphans_that_a_merge_makes_are_counted_on_every_node() {
         ));
         node.start();
     }
-    cluster.converge();
-    cluster.server.kill();
-    cluster[0].sql("DELETE FROM parents");
-    cluster[1].sql("INSERT INTO children VALUES(7, 1)");
-    cluster.server.restart();
+    cluster.concurrently(&["DELETE FROM parents", "INSERT INTO children VALUES(7, 1)"]);
     cluster.converge();
     for (node, port) in cluster.nodes.iter().zip(ports) {
         assert_eq!(

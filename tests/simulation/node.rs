@@ -318,6 +318,12 @@ pub fn private_count(specs: &[TableSpec], state: &State, uid: i64) -> i64 {
 }
 
 impl Node {
+    /// Echoes were taken.
+    pub fn came_back(&mut self, echoes: &[BatchNumber]) {
+        let last = echoes.iter().copied().max().unwrap_or_default();
+        self.echoed = self.echoed.max(last);
+    }
+
     /// The tables and change logs as the daemon's reader sees them.
     pub fn look(&mut self, specs: &[TableSpec]) -> Out<Rc<View>> {
         let reader = self.reader.as_ref().ok_or("no reader")?;

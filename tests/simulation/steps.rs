@@ -570,6 +570,18 @@ impl World {
         };
         let at = replica.position().sequence.0 as usize;
         let after = node.look(&self.specs)?;
+        let stopped = applied.stopped.clone();
+        let text = format!(
+            "node {uid} applies {from}+{} {}: {} batches, {stopped:?}, echoes {:?}, {:?}, conflicts {:?}",
+            applied.consumed,
+            if given_up { " giving up" } else { "" },
+            applied.batches,
+            applied.echoes,
+            applied.ignored,
+            applied.fold.conflicts
+        );
+        self.say(|| text);
+        let node = &mut self.nodes[n];
         if at != from + applied.consumed {
             return Err(format!(
                 "node {uid} took {} messages from {from} and stands at {at}",
@@ -607,28 +619,11 @@ impl World {
                 }
             }
         }
-        node.echoed = applied
-            .echoes
-            .iter()
-            .copied()
-            .max()
-            .unwrap_or_default()
-            .max(node.echoed);
+        node.came_back(&applied.echoes);
         let lost = node.sending.land(node.echoed, Sequence(at as u64));
         if lost.is_some() && !self.brittle {
             return Err(format!("node {uid} takes batch {lost:?} for lost"));
         }
-        let stopped = applied.stopped.clone();
-        let text = format!(
-            "node {uid} applies {from}+{} {}: {} batches, {stopped:?}, echoes {:?}, {:?}, conflicts {:?}",
-            applied.consumed,
-            if given_up { " giving up" } else { "" },
-            applied.batches,
-            applied.echoes,
-            applied.ignored,
-            applied.fold.conflicts
-        );
-        self.say(|| text);
         if self.owners.is_some() && !given_up && !catches_up && !applied.fold.conflicts.is_empty() {
             return Err(format!(
                 "node {uid} journals conflicts though one node alone writes each table: {:?}",
@@ -705,13 +700,7 @@ impl World {
             node.read_at = (last.sequence.0 as usize, last.hash);
         }
         node.seen = None;
-        node.echoed = applied
-            .echoes
-            .iter()
-            .copied()
-            .max()
-            .unwrap_or_default()
-            .max(node.echoed);
+        node.came_back(&applied.echoes);
         node.sending
             .land(node.echoed, Sequence(node.read_at.0 as u64));
         let (uid, to) = (node.uid, node.read_at.0);

@@ -9,10 +9,10 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use super::Verb;
-use super::age;
 use crate::cli::args::{given, is_on};
 use crate::cli::flags::OPERANDS;
 use crate::cli::usage::{UsageError, shown};
+use crate::runtime::duration;
 
 /// A word's options and operands.
 pub struct Given<'m> {
@@ -69,7 +69,7 @@ impl Given<'_> {
     pub fn age(&self, flag: &'static str) -> Result<Option<Duration>, UsageError> {
         let text = self.text(flag)?;
         text.map(|t| {
-            age::parse(&t).ok_or(UsageError::BadValue {
+            duration::parse_age(&t).ok_or(UsageError::BadValue {
                 flag,
                 expected: "a time such as 90s, 15m, 12h or 30d",
             })

@@ -4,7 +4,6 @@
 //! Invariant: `VERBS` is the one list of words: parsing, the help and the nearest name all come from it. To add a word: a file here with its
 //! arguments, how they are parsed and run; a line in `VERBS`; a variant of [`Word`].
 
-mod age;
 mod conflicts;
 mod dead_letters;
 mod given;

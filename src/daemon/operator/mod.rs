@@ -14,7 +14,7 @@ pub use skip::skip;
 
 use crate::change::position::{Sequence, ShardId};
 use crate::cli::exit::ExitCode;
-use crate::control::{Refusal, Span};
+use crate::control::{Outcome, Refusal, Reply, Span};
 use crate::engine::Engine;
 use crate::replica::ReplicaError;
 use crate::replica::operator::OperatorError;
@@ -25,11 +25,27 @@ const FETCH: Duration = Duration::from_secs(10);
 /// How long the app may hold the write lock meanwhile.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn stopping() -> Refusal {
-    refuse(
-        ExitCode::TempFail,
-        "the daemon is stopping: try again when it runs",
-    )
+/// A stop is not held up by what an operator has asked for.
+async fn until_stop(
+    engine: &Engine,
+    done: impl Future<Output = Result<String, Refusal>>,
+) -> Result<String, Refusal> {
+    tokio::select! {
+        done = done => done,
+        () = engine.shutdown.requested() => Err(refuse(
+            ExitCode::TempFail,
+            "the daemon is stopping: try again when it runs",
+        )),
+    }
+}
+
+/// Tells the log and whoever asked what came of it.
+fn report(what: &str, done: Result<String, Refusal>, reply: Reply) {
+    match &done {
+        Ok(text) => tracing::warn!("{text}"),
+        Err(refusal) => tracing::info!("{what} was refused: {refusal}"),
+    }
+    reply.done(done.map(Outcome::from));
 }
 
 fn refuse(code: ExitCode, text: impl Into<String>) -> Refusal {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::reading::Reading;
-use super::{PATIENCE, messages, ready, refusal_of, refuse, stopping};
+use super::{PATIENCE, messages, ready, refusal_of, refuse, report, until_stop};
 use crate::change::position::Sequence;
 use crate::cli::exit::ExitCode;
 use crate::codec::spool::Spool;
 use crate::consume::payload::PieceCache;
-use crate::control::{Outcome, Refusal, Reply, Span};
+use crate::control::{Refusal, Reply, Span};
 use crate::engine::Engine;
 use crate::http::status::Loop;
 use crate::replica::operator::{OperatorError, Replayed};
@@ -27,15 +27,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(7);
 
 /// Does `replay`.
 pub async fn replay(engine: Arc<Engine>, span: Span, reply: Reply) {
-    let done = tokio::select! {
-        done = try_replay(&engine, span, &reply) => done,
-        () = engine.shutdown.requested() => Err(stopping()),
-    };
-    match &done {
-        Ok(text) => tracing::warn!("{text}"),
-        Err(refusal) => tracing::info!("replay was refused: {refusal}"),
-    }
-    reply.done(done.map(Outcome::from));
+    let done = until_stop(&engine, try_replay(&engine, span, &reply)).await;
+    report("replay", done, reply);
 }
 
 async fn try_replay(engine: &Arc<Engine>, span: Span, reply: &Reply) -> Result<String, Refusal> {

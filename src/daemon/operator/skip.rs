@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{FETCH, PATIENCE, messages, ready, refusal_of, refuse, stopping};
+use super::{FETCH, PATIENCE, messages, ready, refusal_of, refuse, report, until_stop};
 use crate::apply::incoming::{self, Body};
 use crate::change::position::{Sequence, ShardId};
 use crate::cli::exit::ExitCode;
-use crate::control::{Outcome, Refusal, Reply, Span};
+use crate::control::{Refusal, Reply, Span};
 use crate::engine::Engine;
 use crate::replica::operator::OperatorError;
 
@@ -15,15 +15,8 @@ const SKIPPED_AT_ONCE: u64 = 1000;
 
 /// Does `skip`.
 pub async fn skip(engine: Arc<Engine>, span: Span, reply: Reply) {
-    let done = tokio::select! {
-        done = try_skip(&engine, span) => done,
-        () = engine.shutdown.requested() => Err(stopping()),
-    };
-    match &done {
-        Ok(text) => tracing::warn!("{text}"),
-        Err(refusal) => tracing::info!("skip was refused: {refusal}"),
-    }
-    reply.done(done.map(Outcome::from));
+    let done = until_stop(&engine, try_skip(&engine, span)).await;
+    report("skip", done, reply);
 }
 
 async fn try_skip(engine: &Arc<Engine>, span: Span) -> Result<String, Refusal> {

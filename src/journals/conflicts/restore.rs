@@ -127,15 +127,9 @@ fn chosen<'c>(conflict: &'c Conflict, how: &How) -> Result<Vec<&'c Cell>, Restor
 
 /// Each value with the place of its column in the table as it is now.
 fn places<'c>(table: &Table, cells: &[&'c Cell]) -> Result<Vec<(usize, &'c Cell)>, RestoreError> {
-    let place = |name: &str| {
-        table
-            .columns
-            .iter()
-            .position(|c| c.name.eq_ignore_ascii_case(name))
-    };
     cells
         .iter()
-        .map(|cell| match place(&cell.column) {
+        .map(|cell| match table.column(&cell.column) {
             Some(at) => Ok((at, *cell)),
             None => Err(RestoreError::NoColumn {
                 column: cell.column.clone(),
@@ -143,7 +137,7 @@ fn places<'c>(table: &Table, cells: &[&'c Cell]) -> Result<Vec<(usize, &'c Cell)
                 known: cells
                     .iter()
                     .map(|c| c.column.as_str())
-                    .filter(|c| place(c).is_some())
+                    .filter(|c| table.column(c).is_some())
                     .collect::<Vec<_>>()
                     .join(", "),
             }),

@@ -165,32 +165,19 @@ fn one(
     values: &[Value<'_>],
 ) -> Result<bool, RetryError> {
     let owned = |values: &[Value<'_>]| values.iter().map(Value::to_owned).collect::<Vec<_>>();
-    let (key, rest) = match op {
-        RowOp::Delete => (owned(values), Vec::new()),
+    let key = owned(&definition.key_of(op, values));
+    let rest = match op {
+        RowOp::Delete => Vec::new(),
         RowOp::Cells(mask) => {
-            let (key, cells) = values
-                .split_at_checked(definition.key_len())
-                .unwrap_or((values, &[]));
-            (owned(key), cells_of(definition, mask, cells))
+            let cells = values.get(definition.key_len()..).unwrap_or_default();
+            cells_of(definition, mask, cells)
         }
         RowOp::Whole => {
-            let key = match definition.key.is_empty() {
-                true => owned(values.get(..1).unwrap_or_default()),
-                false => definition
-                    .key
-                    .iter()
-                    .filter_map(|k| values.get(usize::try_from(*k).ok()?))
-                    .map(Value::to_owned)
-                    .collect(),
-            };
             let columns = values
                 .get(usize::from(definition.key.is_empty())..)
                 .unwrap_or_default();
             let all = definition.columns.iter().zip(columns);
-            (
-                key,
-                all.map(|(name, v)| (name.as_str(), v.to_owned())).collect(),
-            )
+            all.map(|(name, v)| (name.as_str(), v.to_owned())).collect()
         }
     };
     let here = row(conn, table, &key).map_err(JournalError::from)?;
@@ -209,10 +196,7 @@ fn one(
                 None => vec![None; table.columns.len()],
             };
             for (name, value) in &rest {
-                let place = table
-                    .columns
-                    .iter()
-                    .position(|c| c.name.eq_ignore_ascii_case(name));
+                let place = table.column(name);
                 if let Some(slot) = place.and_then(|p| merged.get_mut(p)) {
                     *slot = Some(value.clone());
                 }
@@ -250,12 +234,7 @@ fn put(
     values: &[(&str, OwnedValue)],
 ) -> Result<(), RetryError> {
     let in_key = key_places(table);
-    let is_key = |name: &str| {
-        in_key
-            .iter()
-            .filter_map(|p| table.columns.get(*p))
-            .any(|c| c.name.eq_ignore_ascii_case(name))
-    };
+    let is_key = |name: &str| table.column(name).is_some_and(|c| in_key.contains(&c));
     let others: Vec<&(&str, OwnedValue)> = values.iter().filter(|(n, _)| !is_key(n)).collect();
     if is_here {
         if others.is_empty() {

@@ -35,6 +35,16 @@ impl Cluster {
         cluster
     }
 
+    /// Writes on each node before any has heard of the others.
+    pub fn concurrently(&mut self, writes: &[impl AsRef<str>]) {
+        self.converge();
+        self.server.kill();
+        for (node, sql) in self.nodes.iter().zip(writes) {
+            node.sql(sql.as_ref());
+        }
+        self.server.restart();
+    }
+
     /// Waits until nothing is pending anywhere and all nodes are equal to the bit; returns what they hold.
     pub fn converge(&self) -> Dump {
         eventually_ok("the nodes are equal", || {
