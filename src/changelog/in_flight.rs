@@ -5,6 +5,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use smallvec::SmallVec;
+
 use crate::change::position::{BatchNumber, Sequence};
 use crate::planted::planted;
 
@@ -31,8 +33,9 @@ pub struct InFlight {
     watermarks: HashMap<String, i64>,
     /// By table in lower case: which batch in flight carries the rows up to which id, oldest first.
     carried: HashMap<String, VecDeque<(i64, BatchNumber)>>,
-    /// Rows that batches of former incarnations carry, found in the stream ahead of our position: table, id, stamp and where.
-    ahead: HashMap<String, HashMap<i64, (u32, Sequence)>>,
+    /// Rows that batches of former incarnations carry, found in the stream ahead of our position: table, id, and with which stamps and where. One id
+    /// has several stamps where a copy of the database wrote under the same node id.
+    ahead: HashMap<String, HashMap<i64, SmallVec<[(u32, Sequence); 1]>>>,
     /// Where in the stream the last of those batches stands; behind it `ahead` has no meaning any more.
     ahead_until: Sequence,
     /// Cells whose row was gone at the scan: no batch carries them, so they are not pending; the next write transaction removes them.
@@ -95,8 +98,10 @@ impl InFlight {
         }
         self.ahead
             .get(lower(table).as_ref())?
-            .get(&id)
-            .filter(|(s, _)| *s == stamp || planted!(StampsIgnored))
+            .get(&id)?
+            .iter()
+            .rev()
+            .find(|(s, _)| *s == stamp || planted!(StampsIgnored))
             .map(|(_, at)| *at)
     }
 
@@ -134,7 +139,9 @@ impl InFlight {
         self.ahead
             .entry(lower(table).into_owned())
             .or_default()
-            .insert(id, (stamp, at));
+            .entry(id)
+            .or_default()
+            .push((stamp, at));
         self.ahead_until = self.ahead_until.max(at);
     }
 
@@ -178,10 +185,14 @@ mod tests {
         f.add_ahead("t", 9, 77, Sequence(3));
         assert!(f.carrier("t", 5, 0).is_some() && f.carrier("t", 6, 0).is_none());
         assert_eq!(f.carrier("T", 9, 77), Some(Carrier::Former(Sequence(3))));
-        assert_eq!(f.carrier("t", 9, 78), None);
-        f.folded(Sequence(2));
-        assert!(f.is_ahead("t", 9, 77));
+        // A copy of the database that ran under the same id has used the same id for a change of its own.
+        f.add_ahead("t", 9, 78, Sequence(4));
+        assert_eq!(f.carrier("T", 9, 77), Some(Carrier::Former(Sequence(3))));
+        assert_eq!(f.carrier("T", 9, 78), Some(Carrier::Former(Sequence(4))));
+        assert_eq!(f.carrier("T", 9, 79), None);
         f.folded(Sequence(3));
+        assert!(f.is_ahead("t", 9, 77));
+        f.folded(Sequence(4));
         assert!(!f.is_ahead("t", 9, 77));
     }
 
