@@ -24,6 +24,9 @@ pub enum Carrier {
     Batch(BatchNumber),
 }
 
+/// With which stamps a change-log id was sent, and where that stands. There are several where a copy of the database wrote under the same node id.
+type Sent = SmallVec<[(u32, Sequence); 1]>;
+
 /// The state that scan and apply share.
 #[derive(Debug, Default)]
 pub struct InFlight {
@@ -33,9 +36,8 @@ pub struct InFlight {
     watermarks: HashMap<String, i64>,
     /// By table in lower case: which batch in flight carries the rows up to which id, oldest first.
     carried: HashMap<String, VecDeque<(i64, BatchNumber)>>,
-    /// Rows that batches of former incarnations carry, found in the stream ahead of our position: table, id, and with which stamps and where. One id
-    /// has several stamps where a copy of the database wrote under the same node id.
-    ahead: HashMap<String, HashMap<i64, SmallVec<[(u32, Sequence); 1]>>>,
+    /// Rows that batches of former incarnations carry, found in the stream ahead of our position: table and id.
+    ahead: HashMap<String, HashMap<i64, Sent>>,
     /// Where in the stream the last of those batches stands; behind it `ahead` has no meaning any more.
     ahead_until: Sequence,
     /// Cells whose row was gone at the scan: no batch carries them, so they are not pending; the next write transaction removes them.
