@@ -30,6 +30,7 @@ pub mod replica;
 pub mod runtime;
 pub mod sqlite;
 pub mod state;
+pub mod store;
 pub mod stream;
 pub mod telemetry;
 pub mod verify;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::{
     Config, HealthCheckConfig, JournalsConfig, LogFormat, LoggingConfig, NatsConfig,
-    PrometheusConfig, ReplicationConfig, ReplicationLogConfig, S3Config, Secret, SnapshotConfig,
-    SnapshotStore,
+    PrometheusConfig, ReplicationConfig, ReplicationLogConfig, S3Config, Secret, SftpConfig,
+    SnapshotConfig, SnapshotStore,
 };
 
 /// As in the Go program: a step of this size reads in well under a millisecond and holds little memory.
@@ -21,6 +21,8 @@ const SHARDS: u64 = 1;
 pub(super) const MAX_ENTRIES: u64 = 1024;
 /// Room for hours of busy writing between snapshots, on a disk that any server has to spare.
 const MAX_BYTES: u64 = 1 << 30;
+/// A node that restarts or loses its network for a while catches up from the stream; one that is away for longer restores a snapshot.
+const SILENT_AFTER: Duration = Duration::from_secs(3600);
 /// Runs on a single server; clusters should set 3.
 const REPLICAS: usize = 1;
 /// Measured: below about 1 KB zstd makes messages larger, not smaller.
@@ -76,6 +78,7 @@ impl Config {
                 max_bytes: MAX_BYTES,
                 // Space is bounded by bytes already; age is a policy that somebody must want.
                 max_age: Duration::ZERO,
+                silent_after: SILENT_AFTER,
                 replicas: REPLICAS,
                 // Rows compress to about half, and networks are slower than zstd.
                 compress: true,
@@ -99,7 +102,7 @@ impl Config {
                 // `use_ssl` is false as in the Go program, whose endpoints would otherwise stop working.
                 s3: S3Config::default(),
                 webdav_url: Secret::default(),
-                sftp_url: Secret::default(),
+                sftp: SftpConfig::default(),
                 file_path: PathBuf::new(),
             },
             nats: NatsConfig {

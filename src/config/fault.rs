@@ -170,6 +170,9 @@ pub enum FaultKind {
         /// The system's answer, if it was asked and refused.
         source: Option<io::Error>,
     },
+    /// A folder for other files that is the database's own.
+    #[error("is the folder of the database; give it a folder of its own")]
+    DatabaseFolder,
     /// A referenced file cannot be read.
     #[error("names {}, which cannot be read ({source}); correct the path or its permissions", path.display())]
     Unreadable {

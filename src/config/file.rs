@@ -45,6 +45,7 @@ section!(
         max_entries: Option<i64>,
         max_bytes: Option<i64>,
         max_age: Option<i64>,
+        silent_after: Option<i64>,
         replicas: Option<i64>,
         compress: Option<bool>,
         compress_min_bytes: Option<i64>,
@@ -117,7 +118,13 @@ section!(
 
 section!(
     /// `[snapshot.sftp]`
-    SnapshotSftp { url: Option<String>, }
+    SnapshotSftp {
+        url: Option<String>,
+        key_file: Option<String>,
+        passphrase: Option<String>,
+        known_hosts: Option<String>,
+        host_key: Option<String>,
+    }
 );
 
 section!(

@@ -89,6 +89,8 @@ pub struct ReplicationLogConfig {
     pub max_bytes: u64,
     /// Trim older entries too where a snapshot covers them; zero: off.
     pub max_age: Duration,
+    /// A node that has said nothing for this long holds up trimming no more.
+    pub silent_after: Duration,
     /// JetStream replicas.
     pub replicas: usize,
     /// Compress messages with zstd.
@@ -144,8 +146,8 @@ pub struct SnapshotConfig {
     pub s3: S3Config,
     /// `[snapshot.webdav]` url, with its login and password inside.
     pub webdav_url: Secret,
-    /// `[snapshot.sftp]` url, with its password inside.
-    pub sftp_url: Secret,
+    /// `[snapshot.sftp]`
+    pub sftp: SftpConfig,
     /// `[snapshot.file]` path.
     pub file_path: PathBuf,
 }
@@ -186,6 +188,21 @@ pub struct S3Config {
     pub region: String,
     /// Path-style addressing.
     pub force_path_style: bool,
+}
+
+/// `[snapshot.sftp]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SftpConfig {
+    /// `sftp://USER:PASSWORD@HOST:PORT/PATH`; without a password: key file or agent.
+    pub url: Secret,
+    /// Private key to log in with.
+    pub key_file: Option<PathBuf>,
+    /// What the private key is encrypted with.
+    pub passphrase: Secret,
+    /// File with the host keys to trust; `None`: the user's and the system's.
+    pub known_hosts: Option<PathBuf>,
+    /// The one host key to trust, as `SHA256:...`; empty: by `known_hosts`.
+    pub host_key: String,
 }
 
 /// `[nats]` and the flags about clustering.

@@ -78,29 +78,12 @@ pub(super) fn notices(
 
 fn not_built(config: &Config, source: &Source, overrides: &Overrides) -> Vec<String> {
     let mut notices = Vec::new();
-    let snapshot = source.set_below("snapshot");
-    if !snapshot.is_empty() {
-        notices.push(format!(
-            "{}: checked but without effect, since snapshots are not built yet in this version",
-            with_lines(&snapshot)
-        ));
-    }
     let keys = [
         // Defaults say what the program does; another value would be expected to change something.
         (
             "scan_max_changes",
             config.scan_max_changes != defaults::SCAN_MAX_CHANGES,
             "reading the change log in steps of a set size (a scan is bounded by memory instead)",
-        ),
-        (
-            "replication_log.max_entries",
-            config.replication_log.max_entries != defaults::MAX_ENTRIES,
-            "trimming",
-        ),
-        (
-            "replication_log.max_age",
-            !config.replication_log.max_age.is_zero(),
-            "trimming by age",
         ),
         (
             "replication.fire_triggers",

@@ -36,21 +36,6 @@ impl Source {
         self.faulty.contains(key)
     }
 
-    /// The keys below `section` that the file sets, in the order of their lines.
-    pub(super) fn set_below(&self, section: &str) -> Vec<(&str, usize)> {
-        let mut set: Vec<(&str, usize)> = self
-            .lines
-            .iter()
-            .filter(|(key, _)| {
-                key.strip_prefix(section)
-                    .is_some_and(|rest| rest.starts_with('.'))
-            })
-            .map(|(key, line)| (key.as_str(), *line))
-            .collect();
-        set.sort_by_key(|(_, line)| *line);
-        set
-    }
-
     pub(super) fn origin(&self, key: &str) -> Origin {
         Origin::Key {
             key: key.to_owned(),

@@ -52,6 +52,8 @@ pub struct StreamState {
     pub bytes: u64,
     /// When the stream was made, in nanoseconds since the Unix epoch: tells a stream from one made anew under its name.
     pub created: u64,
+    /// Bytes that it may hold; `None`: no limit.
+    pub limit: Option<u64>,
 }
 
 impl From<&Info> for StreamState {
@@ -63,11 +65,12 @@ impl From<&Info> for StreamState {
             messages: info.state.messages,
             bytes: info.state.bytes,
             created: nanos(info.created),
+            limit: u64::try_from(info.config.max_bytes).ok().filter(|b| *b > 0),
         }
     }
 }
 
-fn nanos(time: time::OffsetDateTime) -> u64 {
+pub(super) fn nanos(time: time::OffsetDateTime) -> u64 {
     u64::try_from(time.unix_timestamp_nanos()).unwrap_or(0)
 }
 
@@ -344,6 +347,13 @@ impl Broker {
         LogReader::new(self.clone(), shard, from)
     }
 
+    /// The connection's state, and what it is now.
+    pub(super) fn link_in_use(&self) -> (watch::Receiver<Link>, Link) {
+        let mut link = self.link.clone();
+        let now = *link.borrow_and_update();
+        (link, now)
+    }
+
     pub(super) fn require_connection(&self, what: impl Fn() -> String) -> Result<(), StreamError> {
         if self.is_connected() {
             Ok(())
@@ -384,7 +394,7 @@ fn absent(
 }
 
 /// Ready when the connection is no longer the one that was in use.
-async fn broken(link: &mut watch::Receiver<Link>, in_use: Link) {
+pub(super) async fn broken(link: &mut watch::Receiver<Link>, in_use: Link) {
     let gone = link.wait_for(|link| !link.connected || link.generation != in_use.generation);
     if gone.await.is_err() {
         // The client is gone with its event task; its request fails by itself.

@@ -136,6 +136,7 @@ mod tests {
             messages: (last + 1).saturating_sub(first),
             bytes: 0,
             created: 7,
+            limit: None,
         }
     }
 

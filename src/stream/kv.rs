@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{Future, TryStreamExt};
 
 use super::api::{self, API_DEADLINE};
-use super::broker::Broker;
+use super::broker::{Broker, nanos};
 use super::error::{KvError, StreamError};
 
 /// What a bucket of any NATS client has unless its values expire sooner.
@@ -25,6 +25,8 @@ pub struct KvEntry {
     pub value: Bytes,
     /// Rises with every write to the bucket; what compare-and-set compares.
     pub revision: u64,
+    /// When it was written, in nanoseconds since the Unix epoch, by the server's clock: compare it with another entry's only.
+    pub created: u64,
 }
 
 /// A bucket. Cheap to clone.
@@ -132,6 +134,7 @@ impl Kv {
             Ok(Some(entry)) if entry.operation == Operation::Put => Ok(Some(KvEntry {
                 value: entry.value,
                 revision: entry.revision,
+                created: nanos(entry.created),
             })),
             Ok(_) => Ok(None),
             Err(error) if error.kind() == kv::EntryErrorKind::InvalidKey => Err(self.invalid(key)),

@@ -88,6 +88,7 @@ impl Stream {
             last: Sequence(self.end() as u64),
             messages: (self.end() + 1 - self.first) as u64,
             bytes: 0,
+            limit: None,
             created: 1,
         }
     }

@@ -207,6 +207,7 @@ pub fn log_config(shards: u64) -> ReplicationLogConfig {
         max_entries: 1024,
         max_bytes: 1 << 30,
         max_age: Duration::ZERO,
+        silent_after: Duration::from_secs(3600),
         replicas: 1,
         compress: true,
         compress_min_bytes: 1024,

@@ -9,6 +9,8 @@ use crate::config::{FaultKind, ReplicationConfig, ReplicationLogConfig};
 pub(super) const REPLICAS: std::ops::RangeInclusive<i64> = 1..=5;
 /// Each shard is a stream with files of its own on every broker and a reader on every node.
 const SHARDS_MOST: i64 = 1024;
+/// Nodes announce themselves each second at most, and half of the time without news is the least that must pass between.
+const SILENT_LEAST_MS: i64 = 5000;
 /// The smallest stream that holds a few messages of the default `max_payload` (1 MiB).
 const MAX_BYTES_LEAST: i64 = 4 << 20;
 
@@ -22,6 +24,7 @@ pub(super) fn replication_log(
         max_entries,
         max_bytes,
         max_age,
+        silent_after,
         replicas,
         compress,
         compress_min_bytes,
@@ -50,6 +53,12 @@ pub(super) fn replication_log(
         max_age,
         0..=YEAR_MS,
         &mut config.max_age,
+    );
+    check.millis(
+        "replication_log.silent_after",
+        silent_after,
+        SILENT_LEAST_MS..=YEAR_MS,
+        &mut config.silent_after,
     );
     check.number(
         "replication_log.replicas",

@@ -76,6 +76,7 @@ pub(super) fn fill(
     log::replication(&mut check, replication, &mut config.replication);
     journals::journals(&mut check, journals, &mut config.journals);
     snapshot::snapshot(&mut check, snapshot, &mut config.snapshot);
+    snapshot::beside_database(&mut check, &config.snapshot, &config.db_path);
     nats::nats(&mut check, nats, overrides, &mut config.nats);
     check.set(logging.verbose, &mut config.logging.verbose);
     check.word(

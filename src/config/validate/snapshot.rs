@@ -1,16 +1,19 @@
 //! `[snapshot]` and its stores. What is set for a store is checked even where another one is chosen; what a
 //! store needs is asked for only where it is chosen.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use url::Url;
 
 use super::checker::{Checker, DAY_MS, YEAR_MS, given};
 use super::log::REPLICAS;
-use crate::config::file::{Snapshot, SnapshotS3};
+use crate::config::defaults::folder_of;
+use crate::config::file::{Snapshot, SnapshotS3, SnapshotSftp};
 use crate::config::names::is_stream_prefix;
 use crate::config::peer_url::host;
-use crate::config::{FaultKind, S3Config, Secret, SnapshotConfig, SnapshotStore, UrlProblem};
+use crate::config::{
+    FaultKind, S3Config, Secret, SftpConfig, SnapshotConfig, SnapshotStore, UrlProblem,
+};
 
 const WEBDAV_EXAMPLE: &str = "https://HOST/PATH?dir=/snapshots&login=USER&secret=PASSWORD";
 const SFTP_EXAMPLE: &str = "sftp://USER:PASSWORD@HOST:PORT/PATH";
@@ -77,14 +80,7 @@ pub(super) fn snapshot(check: &mut Checker<'_>, file: Snapshot, config: &mut Sna
         WEBDAV_EXAMPLE,
         &mut config.webdav_url,
     );
-    url(
-        check,
-        "snapshot.sftp.url",
-        sftp.url,
-        sftp_problem,
-        SFTP_EXAMPLE,
-        &mut config.sftp_url,
-    );
+    login(check, sftp, &mut config.sftp);
     if let Some(path) = given(file.path).map(PathBuf::from) {
         // Never created by us: a share that is not mounted must not be filled in below its mount point.
         check.folder(check.source.origin("snapshot.file.path"), &path);
@@ -92,6 +88,15 @@ pub(super) fn snapshot(check: &mut Checker<'_>, file: Snapshot, config: &mut Sna
     }
     if config.enabled {
         needs(check, config);
+    }
+}
+
+/// A snapshot `latest.db` must never be put over an app's database of that name, nor be taken for one of its files.
+pub(super) fn beside_database(check: &mut Checker<'_>, config: &SnapshotConfig, db_path: &Path) {
+    let real = |folder: &Path| folder.canonicalize().ok();
+    let folder = real(&config.file_path);
+    if folder.is_some() && folder == real(folder_of(db_path)) {
+        check.fault("snapshot.file.path", FaultKind::DatabaseFolder);
     }
 }
 
@@ -111,7 +116,7 @@ fn needs(check: &mut Checker<'_>, config: &SnapshotConfig) {
         ),
         SnapshotStore::Sftp => (
             "snapshot.sftp.url",
-            !config.sftp_url.is_empty(),
+            !config.sftp.url.is_empty(),
             "store = \"sftp\" needs sftp://USER:PASSWORD@HOST:PORT/PATH",
         ),
         SnapshotStore::File => (
@@ -123,6 +128,54 @@ fn needs(check: &mut Checker<'_>, config: &SnapshotConfig) {
     if !is_set && !check.is_at_fault(key) {
         check.fault(key, FaultKind::Missing { remedy });
     }
+}
+
+fn login(check: &mut Checker<'_>, file: SnapshotSftp, config: &mut SftpConfig) {
+    let SnapshotSftp {
+        url: text,
+        key_file,
+        passphrase,
+        known_hosts,
+        host_key,
+    } = file;
+    url(
+        check,
+        "snapshot.sftp.url",
+        text,
+        sftp_problem,
+        SFTP_EXAMPLE,
+        &mut config.url,
+    );
+    check.readable("snapshot.sftp.key_file", key_file, &mut config.key_file);
+    config.passphrase = Secret::new(passphrase.unwrap_or_default());
+    check.readable(
+        "snapshot.sftp.known_hosts",
+        known_hosts,
+        &mut config.known_hosts,
+    );
+    check.name(
+        "snapshot.sftp.host_key",
+        given(host_key),
+        is_fingerprint,
+        "give a fingerprint as `ssh-keygen -lf` shows it: SHA256: and 43 characters",
+        &mut config.host_key,
+    );
+    if !config.passphrase.is_empty()
+        && config.key_file.is_none()
+        && !check.is_at_fault("snapshot.sftp.key_file")
+    {
+        let other = "snapshot.sftp.key_file";
+        check.fault("snapshot.sftp.passphrase", FaultKind::Incomplete { other });
+    }
+}
+
+fn is_fingerprint(text: &str) -> bool {
+    text.strip_prefix("SHA256:").is_some_and(|hash| {
+        hash.len() == 43
+            && hash
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte))
+    })
 }
 
 fn bucket(check: &mut Checker<'_>, file: SnapshotS3, config: &mut S3Config) {
