@@ -4,7 +4,7 @@
 //! published onto a broken history could not be folded.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,10 @@ use crate::changelog::in_flight::WINDOW;
 use crate::cli::exit::ExitCode;
 use crate::config::Config;
 use crate::http::status::Status;
+use crate::publish::gate::Gate;
 use crate::replica::Replica;
 use crate::runtime::Shutdown;
+use crate::snapshot::desk::Desk;
 use crate::stream::Broker;
 use crate::telemetry::metrics::Metrics;
 use crate::verify::Comparisons;
@@ -32,6 +34,12 @@ pub struct Engine {
     pub status: Status,
     /// For Prometheus.
     pub metrics: Metrics,
+    /// What may be published.
+    pub gate: Gate,
+    /// Where snapshots are asked for.
+    pub desk: Desk,
+    /// Where the managed server listens, once it runs.
+    pub nats_url: OnceLock<String>,
     replica: Mutex<Replica>,
     echo: Mutex<Echo>,
     echoed: Condvar,
@@ -39,6 +47,8 @@ pub struct Engine {
     halted: Mutex<Option<String>>,
     prompts: AtomicU64,
     fatal: OnceLock<Fatal>,
+    recovery: AtomicBool,
+    again: AtomicBool,
     folded: watch::Sender<Sequence>,
     stream: Mutex<Option<StreamIdentity>>,
     /// Comparisons that this node takes part in.
@@ -88,6 +98,9 @@ impl Engine {
             shutdown,
             status,
             metrics,
+            gate: Gate::default(),
+            desk: Desk::default(),
+            nats_url: OnceLock::new(),
             replica: Mutex::new(replica),
             echo: Mutex::default(),
             echoed: Condvar::new(),
@@ -95,6 +108,8 @@ impl Engine {
             halted: Mutex::default(),
             prompts: AtomicU64::new(0),
             fatal: OnceLock::new(),
+            recovery: AtomicBool::new(false),
+            again: AtomicBool::new(false),
             folded,
             stream: Mutex::default(),
             comparisons: Comparisons::default(),
@@ -253,6 +268,41 @@ impl Engine {
         self.replica
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This life of the daemon ends, and the next settles where the node stands.
+    pub fn begin_again(&self, why: &str) {
+        tracing::warn!("{why}: beginning anew");
+        self.again.store(true, Ordering::Release);
+        self.shutdown.force(why.to_owned());
+    }
+
+    /// Whether the daemon is to begin anew.
+    #[must_use]
+    pub fn begins_again(&self) -> bool {
+        self.again.load(Ordering::Acquire)
+    }
+
+    /// Whether the operator has asked for a full recovery from a snapshot.
+    #[must_use]
+    pub fn wants_recovery(&self) -> bool {
+        self.recovery.load(Ordering::Acquire)
+    }
+
+    /// The sequence map is gone, which asks for a full recovery.
+    pub fn want_recovery(&self) {
+        self.recovery.store(true, Ordering::Release);
+    }
+
+    /// The recovery that was asked for is done, or was found to be impossible.
+    pub fn recovered(&self) {
+        self.recovery.store(false, Ordering::Release);
+    }
+
+    /// A restore has set this node's position.
+    pub fn stands_at(&self, position: Sequence) {
+        let mut echo = self.lock_echo();
+        echo.passed = position;
     }
 
     /// Whether publishing and applying stand still.

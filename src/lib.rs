@@ -28,6 +28,7 @@ pub mod planted;
 pub mod publish;
 pub mod replica;
 pub mod runtime;
+pub mod snapshot;
 pub mod sqlite;
 pub mod state;
 pub mod store;

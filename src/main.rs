@@ -6,7 +6,7 @@ use std::process::ExitCode as ProcessExitCode;
 use harmonylite::cli::args::{Args, Command};
 use harmonylite::cli::commands;
 use harmonylite::cli::exit::ExitCode;
-use harmonylite::cli::words;
+use harmonylite::cli::words::{self, Snapshot, Word, snapshot};
 use harmonylite::config::Config;
 use harmonylite::daemon::{self, Fatal, Purpose};
 use harmonylite::telemetry::logging;
@@ -37,7 +37,10 @@ fn main() -> ProcessExitCode {
         Command::Cleanup => {
             commands::cleanup(&config).unwrap_or_else(|| serve(config, &notices, Purpose::Cleanup))
         }
-        Command::SaveSnapshot | Command::SchemaStatus | Command::SchemaStatusCluster => {
+        Command::SaveSnapshot | Command::Word(Word::Snapshot(Snapshot::Save)) => {
+            snapshot::save(&config).unwrap_or_else(|| serve(config, &notices, Purpose::Snapshot))
+        }
+        Command::SchemaStatus | Command::SchemaStatusCluster => {
             commands::not_built_yet(&args.command)
         }
         Command::Word(word) => match words::run(word, &config) {

@@ -1,111 +1,19 @@
 //! The engine without a broker: replicas on real files that hand one another the bytes they publish. For what depends on the very order of
 //! scans and messages, which real daemons cannot be made to take.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
 
-use std::sync::Arc;
-use std::time::Duration;
+mod support;
 
-use bytes::Bytes;
-use harmonylite::apply::incoming::{self, Body, Incoming};
-use harmonylite::change::position::{Incarnation, NodeId, Sequence};
 use harmonylite::changelog::in_flight::Carrier;
-use harmonylite::codec::batch::Limits;
-use harmonylite::codec::spool::Spool;
-use harmonylite::publish::outbox::Outbox;
-use harmonylite::replica::Replica;
-use harmonylite::replica::group::{Applied, ApplyOptions, Stopped};
-use harmonylite::replica::lifecycle::OpenOptions;
-use harmonylite::sqlite::connection::open_reader;
-use rusqlite::Connection;
-
-const PATIENCE: Duration = Duration::from_secs(5);
-
-struct Node {
-    app: Connection,
-    reader: Connection,
-    replica: Replica,
-    spool: Arc<Spool>,
-    _folder: tempfile::TempDir,
-}
-
-impl Node {
-    fn new(id: u64, schema: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("d.db");
-        let app = Connection::open(&path).unwrap();
-        app.execute_batch(&format!("PRAGMA journal_mode = WAL; {schema}"))
-            .unwrap();
-        let options = OpenOptions {
-            node_id: NodeId(id),
-            publish: true,
-            include: Vec::new(),
-            exclude: Vec::new(),
-        };
-        let mut replica = Replica::open(&path, &options, PATIENCE, &|| false).unwrap();
-        let life = Incarnation {
-            counter: 1,
-            nonce: id,
-        };
-        replica
-            .begin_incarnation(life, PATIENCE, &|| false)
-            .unwrap();
-        Self {
-            app,
-            reader: open_reader(&path).unwrap(),
-            replica,
-            spool: Arc::new(Spool::new(folder.path().to_owned())),
-            _folder: folder,
-        }
-    }
-
-    fn write(&self, sql: &str) {
-        self.app.execute_batch(sql).unwrap();
-    }
-
-    fn read(&self, sql: &str) -> String {
-        let mut rows = self.app.prepare(sql).unwrap();
-        let rows: Vec<String> = rows
-            .query_map([], |r| r.get(0))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
-        rows.join(",")
-    }
-
-    /// What is new, as the message that publishes it.
-    fn scan(&mut self) -> Bytes {
-        let limits = Limits {
-            max_payload: 1 << 20,
-            shards: 1,
-            compress: false,
-            compress_min_bytes: 0,
-        };
-        let scanned = self
-            .replica
-            .scan(&self.reader, limits, &self.spool)
-            .unwrap();
-        Outbox::new(scanned.batch.unwrap()).commit().unwrap()
-    }
-
-    fn apply(&mut self, messages: &[Incoming]) -> Applied {
-        let options = ApplyOptions {
-            max_time: Duration::from_secs(60),
-            given_up: false,
-            patience: PATIENCE,
-            stop: &|| false,
-        };
-        self.replica.apply(messages, &options).unwrap()
-    }
-}
-
-/// The order stream.
-fn stream(messages: &[&Bytes]) -> Vec<Incoming> {
-    let open = |(i, bytes): (usize, &&Bytes)| incoming::open(Sequence(i as u64 + 1), bytes);
-    let stream: Vec<Incoming> = messages.iter().enumerate().map(open).collect();
-    assert!(stream.iter().all(|m| matches!(m.body, Body::Batch(_))));
-    stream
-}
+use harmonylite::replica::group::Stopped;
+use support::engine::{Node, stream};
 
 const USERS: &str = "CREATE TABLE u(id INTEGER PRIMARY KEY, email TEXT UNIQUE, name TEXT);
     INSERT INTO u VALUES(1, 'a', 'one'), (2, 'b', 'two');";

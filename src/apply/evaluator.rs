@@ -1,17 +1,60 @@
 //! Works out what a row means to indexes on expressions, on generated columns, or with a WHERE clause: by inserting it into a copy of the
 //! table in memory and asking SQLite, which alone knows affinity, collation and functions exactly.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use rusqlite::{Connection, OptionalExtension};
 
+use super::plan::Plan;
 use crate::change::table::{Table, UniqueIndex};
 use crate::change::value::{OwnedValue, Value};
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::{quote, quote_list};
 use crate::sqlite::value::from_sql;
 
+/// Copies of the tables that were asked for, by name.
+#[derive(Debug, Default)]
+pub struct Evaluators(HashMap<String, Evaluator>);
+
+impl Evaluators {
+    /// The terms of `index` for a whole row of the plan's message, or `None` if the index does not hold the row.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn terms(
+        &mut self,
+        database: &Connection,
+        plan: &Plan,
+        index: &UniqueIndex,
+        values: &[Value<'_>],
+    ) -> Result<Option<Vec<OwnedValue>>, SqliteError> {
+        if index.is_plain() {
+            let terms = index.terms.iter().map(|t| {
+                t.column
+                    .and_then(|c| plan.value_at(c))
+                    .and_then(|i| values.get(i))
+                    .map(Value::to_owned)
+            });
+            return Ok(terms.collect());
+        }
+        let table = &plan.table.table;
+        let evaluator = match self.0.entry(table.name.clone()) {
+            Entry::Occupied(e) => e.into_mut(),
+            Entry::Vacant(e) => e.insert(Evaluator::new(database, table)?),
+        };
+        let offset = usize::from(plan.definition.key.is_empty());
+        evaluator.terms(
+            index,
+            &plan.definition.columns,
+            values.get(offset..).unwrap_or_default(),
+        )
+    }
+}
+
 /// An empty copy of one table.
 #[derive(Debug)]
-pub struct Evaluator {
+struct Evaluator {
     conn: Connection,
     table: String,
 }
@@ -21,7 +64,7 @@ impl Evaluator {
     ///
     /// # Errors
     /// SQLite's.
-    pub fn new(database: &Connection, table: &Table) -> Result<Self, SqliteError> {
+    fn new(database: &Connection, table: &Table) -> Result<Self, SqliteError> {
         let doing = || format!("copy the definition of table \"{}\"", table.name);
         let sql: Option<String> = database
             .query_row(
@@ -46,7 +89,7 @@ impl Evaluator {
     ///
     /// # Errors
     /// SQLite's.
-    pub fn terms(
+    fn terms(
         &self,
         index: &UniqueIndex,
         columns: &[String],

@@ -323,6 +323,7 @@ fn is_state_table(lower_name: &str) -> bool {
     [
         "node",
         "publishers",
+        "covered",
         "tables",
         "conflicts",
         "dead_letters",

@@ -87,12 +87,12 @@ pub fn cleanup(config: &Config) -> Option<Result<String, Fatal>> {
 /// Always: the sentence that says so.
 pub fn not_built_yet(command: &Command) -> Result<String, Fatal> {
     let name = match command {
-        Command::SaveSnapshot => "-save-snapshot",
         Command::SchemaStatus => "-schema-status",
         Command::SchemaStatusCluster => "-schema-status-cluster",
         Command::Run
         | Command::Check
         | Command::Cleanup
+        | Command::SaveSnapshot
         | Command::Stop
         | Command::Version
         | Command::Help(_)

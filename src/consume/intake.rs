@@ -57,8 +57,12 @@ pub async fn run(
     let mut cache = PieceCache::default();
     let folder: PathBuf = engine.config.folder().to_owned();
     loop {
-        if let Err(reason) = verify(&broker, position).await {
-            engine.halt(Some(reason));
+        if let Err(broken) = verify(&broker, position).await {
+            if broken.restores && engine.config.snapshot.enabled && engine.config.replicate {
+                engine.begin_again(&broken.reason);
+                return out.closed().await;
+            }
+            engine.halt(Some(broken.reason));
             tokio::select! {
                 () = out.closed() => return,
                 () = tokio::time::sleep(LOOK_AGAIN) => continue,
@@ -182,8 +186,15 @@ fn weigh(opened: &Incoming, message: &StoredMessage) -> usize {
     decoded.clamp(1, QUEUE_BYTES)
 }
 
+/// Why reading cannot go on.
+struct Broken {
+    reason: String,
+    /// A snapshot mends it.
+    restores: bool,
+}
+
 /// Whether the stream is still the one that was read up to `position`; otherwise why not, and what to do. Waits for a broker that does not answer.
-async fn verify(broker: &Broker, position: Position) -> Result<(), String> {
+async fn verify(broker: &Broker, position: Position) -> Result<(), Broken> {
     const FETCH_DEADLINE: Duration = Duration::from_secs(5);
     const AGAIN: Duration = Duration::from_millis(200);
     let stream = broker.stream_name(ShardId::ORDER);
@@ -191,10 +202,13 @@ async fn verify(broker: &Broker, position: Position) -> Result<(), String> {
         let state = match broker.stream_state(ShardId::ORDER).await {
             Ok(state) => state,
             Err(StreamError::StreamMissing { .. }) => {
-                return Err(format!(
-                    "stream {stream} is gone, of which this node has folded {} messages: bring it back from a backup of the broker",
-                    position.sequence
-                ));
+                return Err(Broken {
+                    reason: format!(
+                        "stream {stream} is gone, of which this node has folded {} messages: bring it back from a backup of the broker",
+                        position.sequence
+                    ),
+                    restores: false,
+                });
             }
             // The reader waits for the broker, and shows in health.
             Err(_) => {
@@ -219,6 +233,9 @@ async fn verify(broker: &Broker, position: Position) -> Result<(), String> {
             _ => None,
         };
         return continuity::compare(&stream, &state, position.sequence, position.hash, there)
-            .map_err(|e| e.to_string());
+            .map_err(|e| Broken {
+                reason: e.to_string(),
+                restores: matches!(e, continuity::Broken::Trimmed { .. }),
+            });
     }
 }

@@ -38,6 +38,10 @@ pub enum Request {
     Skip(Span),
     /// Fold these messages again.
     Replay(Span),
+    /// Take a snapshot.
+    SnapshotSave,
+    /// Restore from the newest snapshot.
+    SnapshotRestore,
     /// Where everything that the app has committed so far stands.
     Position(PositionArguments),
     /// Wait for a position here, or for what the app has committed so far on every living node.
@@ -145,8 +149,17 @@ struct Nothing {}
 
 impl Request {
     /// The names of all of them.
-    pub const NAMES: [&'static str; 8] = [
-        "stop", "cleanup", "ping", "skip", "replay", "position", "wait", "verify",
+    pub const NAMES: [&'static str; 10] = [
+        "stop",
+        "cleanup",
+        "ping",
+        "skip",
+        "replay",
+        "position",
+        "wait",
+        "verify",
+        "snapshot-save",
+        "snapshot-restore",
     ];
 
     /// As it stands in a request.
@@ -157,6 +170,8 @@ impl Request {
             Self::Ping => "ping",
             Self::Skip(_) => "skip",
             Self::Replay(_) => "replay",
+            Self::SnapshotSave => "snapshot-save",
+            Self::SnapshotRestore => "snapshot-restore",
             Self::Position(_) => "position",
             Self::Wait(_) => "wait",
             Self::Verify(_) => "verify",
@@ -166,7 +181,11 @@ impl Request {
     /// What stands beside the name.
     fn arguments(&self) -> Option<Json> {
         match self {
-            Self::Stop | Self::Cleanup | Self::Ping => None,
+            Self::Stop
+            | Self::Cleanup
+            | Self::Ping
+            | Self::SnapshotSave
+            | Self::SnapshotRestore => None,
             Self::Skip(span) | Self::Replay(span) => serde_json::to_value(span).ok(),
             // Structs of texts and numbers always have a JSON form.
             Self::Position(arguments) => serde_json::to_value(arguments).ok(),
@@ -195,6 +214,8 @@ impl Request {
             "stop" => none().map(|_| Self::Stop),
             "cleanup" => none().map(|_| Self::Cleanup),
             "ping" => none().map(|_| Self::Ping),
+            "snapshot-save" => none().map(|_| Self::SnapshotSave),
+            "snapshot-restore" => none().map(|_| Self::SnapshotRestore),
             "skip" => arguments(name, line.arguments).map(Self::Skip),
             "replay" => arguments(name, line.arguments).map(Self::Replay),
             "position" => arguments(name, line.arguments).map(Self::Position),
@@ -333,7 +354,13 @@ mod tests {
 
     #[test]
     fn requests_are_these_lines() {
-        for request in [Request::Stop, Request::Cleanup, Request::Ping] {
+        for request in [
+            Request::Stop,
+            Request::Cleanup,
+            Request::Ping,
+            Request::SnapshotSave,
+            Request::SnapshotRestore,
+        ] {
             assert!(Request::NAMES.contains(&request.name()));
             let line = format!("{{\"command\":\"{}\"}}\n", request.name());
             assert_eq!(request.encode(), line.as_bytes());
@@ -410,7 +437,7 @@ mod tests {
         let refusal = Request::decode(b"{\"command\":\"Stop\"}").unwrap_err();
         assert_eq!(
             refusal.to_string(),
-            "\"Stop\" is not a known command; known are stop, cleanup, ping, skip, replay, position, wait, verify"
+            "\"Stop\" is not a known command; known are stop, cleanup, ping, skip, replay, position, wait, verify, snapshot-save, snapshot-restore"
         );
     }
 

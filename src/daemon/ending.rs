@@ -60,7 +60,7 @@ impl CleanupRequest {
 /// Ends when connecting is not worth waiting for any more: at a stop, or for a cleanup when it is given up.
 pub async fn wanted(engine: &Arc<Engine>, purpose: Purpose) {
     match purpose {
-        Purpose::Replicate => engine.shutdown.requested().await,
+        Purpose::Replicate | Purpose::Snapshot => engine.shutdown.requested().await,
         Purpose::Cleanup => engine.shutdown.forced().await,
     }
 }

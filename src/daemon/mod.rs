@@ -11,10 +11,12 @@
 mod answers;
 mod asked;
 mod ending;
+mod membership;
 mod operator;
 mod orphans;
 mod positions;
 mod session;
+mod snapshots;
 mod start;
 
 use std::sync::Arc;
@@ -43,6 +45,8 @@ pub enum Purpose {
     Replicate,
     /// Publish what is pending, remove everything of ours, and end.
     Cleanup,
+    /// Take a snapshot, and end.
+    Snapshot,
 }
 
 use positions::EnginePositions;
@@ -54,6 +58,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// How long `-cleanup` tries to publish what is pending before it says what it drops.
 const CLEANUP_DRAIN: Duration = Duration::from_secs(30);
+
+/// How long `-save-snapshot` without a daemon tries to connect, and to begin from a snapshot where that is needed first.
+const SAVE_CONNECT: Duration = Duration::from_secs(300);
 
 /// Runs until the end; the exit code says how it went.
 ///
@@ -85,46 +92,86 @@ pub async fn run(config: Config, purpose: Purpose) -> Result<(), Fatal> {
     )
     .await
     .map_err(|e| Fatal::new(ExitCode::CannotCreate, e))?;
-    let ended = serve(
-        config, purpose, &lock, &shutdown, &status, &metrics, &positions,
-    )
-    .await;
+    let shared = Shared {
+        lock,
+        status,
+        metrics,
+        positions,
+    };
+    let mut recover = false;
+    let ended = loop {
+        // Each life has a request to stop of its own, so that it can end to begin anew.
+        let life = shutdown.child();
+        match serve(config.clone(), purpose, recover, &life, &shared).await {
+            Ok(Life::Again { recover: wanted }) if !shutdown.is_requested() => recover = wanted,
+            Ok(_) => break Ok(()),
+            Err(fatal) => break Err(fatal),
+        }
+    };
     http_end.request("stopped");
     http.finished().await;
-    drop(lock);
+    drop(shared);
     ended
+}
+
+/// What all lives of the daemon share.
+struct Shared {
+    lock: InstanceLock,
+    status: Status,
+    metrics: Metrics,
+    positions: PositionDesk,
+}
+
+/// How a life of the daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// For good.
+    Over,
+    /// To begin anew: what the node must settle before it reads the stream has to be settled again.
+    Again {
+        /// A full recovery from a snapshot was asked for.
+        recover: bool,
+    },
 }
 
 async fn serve(
     config: Config,
     purpose: Purpose,
-    lock: &InstanceLock,
+    recover: bool,
     shutdown: &Shutdown,
-    status: &Status,
-    metrics: &Metrics,
-    positions: &PositionDesk,
-) -> Result<(), Fatal> {
+    shared: &Shared,
+) -> Result<Life, Fatal> {
+    let status = &shared.status;
     let Some(replica) = start::open_database(&config, shutdown, status).await? else {
-        return Ok(());
+        return Ok(Life::Over);
     };
     status.set_db_connected(true);
     status.set_capture(config.publish, replica.captured().tables.len() as u64);
     status.set_schema(&replica.captured().schema_hash());
     if purpose == Purpose::Cleanup && start::nothing_pending(&replica)? {
-        return ending::remove_everything(replica, &config).map(|text| tracing::info!("{text}"));
+        return ending::remove_everything(replica, &config).map(|text| {
+            tracing::info!("{text}");
+            Life::Over
+        });
     }
-    start::look_at_sequence_map(&config, &replica)?;
+    snapshots::sweep(&config);
+    let recovery = start::look_at_sequence_map(&config, &replica)?;
     let engine = Engine::new(
         config,
         shutdown.clone(),
         status.clone(),
-        metrics.clone(),
+        shared.metrics.clone(),
         replica,
     );
+    if recovery || recover {
+        engine.want_recovery();
+    }
     start::look_at_journals(&engine);
-    positions.open(Box::new(EnginePositions::of(&engine)));
+    shared
+        .positions
+        .open(Box::new(EnginePositions::of(&engine)));
     let cleanup = ending::CleanupRequest::default();
-    let control = start::control(&engine, lock, &cleanup).await?;
+    let control = start::control(&engine, &shared.lock, &cleanup).await?;
     let publishing = start::thread("publish", {
         let publish = PublishLoop::new(Arc::clone(&engine), tokio::runtime::Handle::current())
             .map_err(|e| Fatal::new(ExitCode::Failed, e))?;
@@ -148,6 +195,10 @@ async fn serve(
         tokio::select! {
             session = &mut connecting => Some(session),
             () = ending::wanted(&engine, purpose) => None,
+            () = tokio::time::sleep(SAVE_CONNECT), if purpose == Purpose::Snapshot => Some(Err(Fatal::new(
+                ExitCode::Unavailable,
+                format!("Failed to create snapshot: this node was not ready to replicate within {} s: the lines above say what it waits for", SAVE_CONNECT.as_secs()),
+            ))),
         }
     };
     let outcome = match session {
@@ -158,9 +209,13 @@ async fn serve(
         }
         None => Ok(()),
     };
+    let recover = engine.wants_recovery();
+    let again = engine.begins_again() && !cleanup.is_wanted();
     let hurried = shutdown.is_forced() && !cleanup.is_given_up();
-    status.set_stopping();
-    notify::stopping("stopping");
+    if !again {
+        status.set_stopping();
+        notify::stopping("stopping");
+    }
     shutdown.request("end");
     // The loop has nothing to wait for any more; what is pending stays in the change log.
     shutdown.force("end");
@@ -182,6 +237,7 @@ async fn serve(
                 "cleanup found the database still in use by this process",
             )),
         },
+        (Ok(()), false) if again => Ok("beginning anew".to_owned()),
         (Ok(()), false) => Ok("stopped".to_owned()),
         (Err(fatal), _) => Err(fatal),
     };
@@ -189,7 +245,14 @@ async fn serve(
     if let Err(e) = control.stop().await {
         tracing::debug!("the control socket was not removed: {e}");
     }
-    result.map(|text| tracing::info!("{text}"))
+    result.map(|text| {
+        tracing::info!("{text}");
+        if again {
+            Life::Again { recover }
+        } else {
+            Life::Over
+        }
+    })
 }
 
 /// Both loops, until the stop.
@@ -199,6 +262,8 @@ async fn run_session(
     purpose: Purpose,
     cleanup: &ending::CleanupRequest,
 ) -> Result<(), Fatal> {
+    let snapshots =
+        snapshots::Snapshots::begin(engine, &session, purpose == Purpose::Replicate).await;
     let (sender, inbox) = mpsc::channel(QUEUE);
     let reading = tokio::spawn(intake::run(
         Arc::clone(engine),
@@ -234,6 +299,10 @@ async fn run_session(
     let kept = tokio::select! {
         lost = session::keep(engine, &session) => Err(lost),
         () = engine.shutdown.requested() => Ok(()),
+        saved = snapshots::save_alone(engine), if purpose == Purpose::Snapshot => {
+            engine.shutdown.request("-save-snapshot");
+            saved
+        }
         () = ending::asleep(engine) => {
             tracing::info!("nothing has changed for sleep_timeout");
             engine.shutdown.request("sleep_timeout");
@@ -242,7 +311,7 @@ async fn run_session(
     };
     if let Err(fatal) = &kept {
         engine.shutdown.force(fatal.reason.clone());
-    } else {
+    } else if !engine.begins_again() {
         engine.status.set_stopping();
         notify::stopping("publishing what is pending");
         ending::drain(
@@ -255,6 +324,9 @@ async fn run_session(
             },
         )
         .await;
+    }
+    if let Some(snapshots) = snapshots {
+        snapshots.end(cleanup.is_wanted()).await;
     }
     answering.abort();
     finished.request("end");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::Fatal;
+use super::{Fatal, membership};
 use crate::apply::incoming::{self, Body, IncomingBatch};
 use crate::change::position::{Incarnation, NodeId, Sequence, ShardId};
 use crate::cli::exit::ExitCode;
@@ -18,6 +18,7 @@ use crate::engine::Engine;
 use crate::http::status::Component;
 use crate::replica::ReplicaError;
 use crate::runtime::Backoff;
+use crate::snapshot::catalog::Catalog;
 use crate::state::node::{Position, next_incarnation};
 use crate::state::publishers::Publishers;
 use crate::stream::managed::ManagedServer;
@@ -31,6 +32,8 @@ pub struct Session {
     pub from: Position,
     /// What was taken of each publisher up to there.
     pub publishers: Publishers,
+    /// The cluster's snapshots, where they are enabled.
+    pub snapshots: Option<Catalog>,
     lease: Mutex<NodeLease>,
     server: Option<ManagedServer>,
 }
@@ -53,12 +56,16 @@ pub async fn begin(engine: &Arc<Engine>) -> Result<Session, Fatal> {
     } else {
         None
     };
+    if let Some(server) = &server {
+        let _ = engine.nats_url.set(server.client_url());
+    }
     let urls = server
         .as_ref()
         .map_or_else(|| config.nats.urls.clone(), |s| vec![s.client_url()]);
     let broker = connect(engine, &urls).await?;
     make_streams(engine, &broker).await?;
     let lease = acquire(engine, &broker).await?;
+    let snapshots = membership::settle(engine, &broker).await?;
     let ahead = own_batches_ahead(engine, &broker).await?;
     let (from, publishers) = begin_incarnation(engine, &lease, ahead).await?;
     engine.status.recovered(Component::Broker);
@@ -66,6 +73,7 @@ pub async fn begin(engine: &Arc<Engine>) -> Result<Session, Fatal> {
         broker,
         from,
         publishers,
+        snapshots,
         lease: Mutex::new(lease),
         server,
     })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Fatal;
 use super::asked;
 use super::ending::CleanupRequest;
-use super::operator;
+use super::{operator, snapshots};
 use crate::change::position::NodeId;
 use crate::cli::exit::ExitCode;
 use crate::codec::sequence_map::{self, SequenceMapError};
@@ -94,7 +94,7 @@ pub async fn open_database(
 /// Faults that waiting does not mend.
 fn hopeless(database: &Path, error: &ReplicaError) -> Option<Fatal> {
     let code = match error {
-        ReplicaError::State(StateError::Newer { .. }) => {
+        ReplicaError::State(StateError::Newer { .. } | StateError::Missing) => {
             return Some(Fatal::new(
                 ExitCode::DataError,
                 format!("the database {}: {error}", database.display()),
@@ -130,15 +130,17 @@ pub fn nothing_pending(replica: &Replica) -> Result<bool, Fatal> {
         == 0)
 }
 
-/// Reads the sequence map, which decides nothing but whether a full recovery is asked for.
-pub fn look_at_sequence_map(config: &Config, replica: &Replica) -> Result<(), Fatal> {
+/// Reads the sequence map, which decides nothing but whether a full recovery is asked for: its answer.
+pub fn look_at_sequence_map(config: &Config, replica: &Replica) -> Result<bool, Fatal> {
     let folded = replica.position().sequence;
     match sequence_map::read(&config.seq_map_path) {
         Ok(None) if folded.0 > 0 => {
             tracing::warn!(
                 file = %config.seq_map_path.display(), position = %folded,
-                "the sequence map was removed, which asks for a full recovery from a snapshot; there is none, so the data are kept, and replication goes on from the position in the database"
+                "the sequence map was removed, which asks for a full recovery from a snapshot{}",
+                if config.snapshot.enabled { "" } else { "; snapshots are disabled, so the data are kept, and replication goes on from the position in the database" }
             );
+            return Ok(config.snapshot.enabled);
         }
         Ok(Some(map)) if map.database_id != replica.database_id() => {
             tracing::warn!(file = %config.seq_map_path.display(), "the sequence map is another database's: it is written anew from the positions in this database");
@@ -149,7 +151,7 @@ pub fn look_at_sequence_map(config: &Config, replica: &Replica) -> Result<(), Fa
             tracing::warn!("{e}")
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 /// What former lives have left for people to look at, and what they are about to walk into.
@@ -192,10 +194,15 @@ pub async fn control(
                 tokio::spawn(operator::replay(engine, span, reply));
             }
         }
+        Request::SnapshotSave => {
+            tokio::spawn(snapshots::save(held.clone(), reply));
+        }
+        Request::SnapshotRestore => snapshots::restore(&held, reply),
         Request::Ping => reply.done(Ok(Outcome {
             message: "running".to_owned(),
             result: Some(serde_json::json!({
                 "version": env!("CARGO_PKG_VERSION"), "node_id": node.to_string(), "pid": std::process::id(),
+                "nats_url": held.upgrade().and_then(|e| e.nats_url.get().cloned()),
             })),
         })),
         Request::Stop => {

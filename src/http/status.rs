@@ -27,6 +27,8 @@ pub enum Component {
     Publish,
     /// The inbound loop.
     Apply,
+    /// Taking snapshots, their store, and trimming.
+    Snapshots,
 }
 
 /// A loop whose standstill makes the node unhealthy.

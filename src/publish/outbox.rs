@@ -3,6 +3,8 @@
 //! Invariants: the commit record is made once, so that a resend sends identical bytes; it names every piece by the sequence that the broker gave it,
 //! so a publisher that dies half way leaves payload that nothing names.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 use crate::change::position::{Sequence, ShardId};
@@ -27,6 +29,8 @@ pub struct Outbox {
     pieces: Vec<(Piece, Option<Sequence>)>,
     commit: Option<Bytes>,
     sent_bytes: u64,
+    /// When the first piece that counts was sent.
+    since: Option<Instant>,
 }
 
 impl Outbox {
@@ -54,6 +58,7 @@ impl Outbox {
             pieces,
             commit: None,
             sent_bytes: 0,
+            since: None,
         }
     }
 
@@ -107,8 +112,25 @@ impl Outbox {
         Ok(Some((section.shard, message.into())))
     }
 
-    /// The broker has stored a piece.
-    pub fn stored(&mut self, number: usize, at: Sequence) {
+    /// Bytes of all pieces.
+    #[must_use]
+    pub fn payload_bytes(&self) -> u64 {
+        self.batch
+            .sections
+            .iter()
+            .map(|s| s.frame.len() as u64)
+            .sum()
+    }
+
+    /// When the first piece that counts was sent; `None`: none was.
+    #[must_use]
+    pub fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// The broker has stored a piece that was sent at `sent`.
+    pub fn stored(&mut self, number: usize, at: Sequence, sent: Instant) {
+        self.since = Some(self.since.map_or(sent, |since| since.min(sent)));
         if let Some((_, stored)) = self.pieces.get_mut(number) {
             *stored = Some(at);
         }
@@ -118,6 +140,7 @@ impl Outbox {
     pub fn renew(&mut self) {
         if !self.pieces.is_empty() {
             self.commit = None;
+            self.since = None;
             for (_, stored) in &mut self.pieces {
                 *stored = None;
             }

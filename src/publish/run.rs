@@ -151,6 +151,11 @@ impl PublishLoop {
             }
             return Ok(self.unseen);
         }
+        if !self.engine.gate.may_begin() {
+            self.hold_back();
+            return Ok(false);
+        }
+        self.engine.metrics.publish_held_back.set(0);
         let Some(batch) = self.scan(&broker)? else {
             self.unseen = false;
             self.engine.status.recovered(Component::Publish);
@@ -160,6 +165,22 @@ impl PublishLoop {
         self.flying.push(batch);
         self.resend_lost(&broker);
         Ok(true)
+    }
+
+    /// A stream is above its soft limit: the change log holds what is new until a snapshot has made room.
+    fn hold_back(&self) {
+        let engine = &self.engine;
+        if engine.metrics.publish_held_back.get() == 0 {
+            engine.metrics.publish_held_back.set(1);
+            tracing::warn!(
+                "a stream is above its soft limit: nothing new is published until a snapshot has made room, and changes wait in the database"
+            );
+        }
+        engine.status.failed(
+            Component::Publish,
+            "a stream is nearly full, and changes wait in the database until a snapshot has made room; raise replication_log.max_bytes if this happens often",
+        );
+        std::thread::sleep(LOOK_AT_FLYING);
     }
 
     /// Batches whose echo was folded are done with.
@@ -185,6 +206,7 @@ impl PublishLoop {
                     engine.status.recovered(Component::Publish);
                     if !std::mem::replace(&mut flying.counted, true) {
                         let batch = flying.outbox.batch();
+                        engine.gate.spend(flying.outbox.sent_bytes());
                         engine.metrics.batches_published.inc();
                         engine.metrics.rows_published.inc_by(batch.record.row_count);
                         engine.metrics.published_bytes_raw.inc_by(batch.raw_bytes);
@@ -313,7 +335,19 @@ fn send(
     broker: &Broker,
     outbox: &mut Outbox,
 ) -> Result<Sequence, SendError> {
+    // The leader keeps payload for nodes that it knows to be there.
     let missing = outbox.missing();
+    if !missing.is_empty() && !engine.gate.is_present() {
+        return Err(SendError::Unannounced);
+    }
+    if outbox.since().is_none() && !missing.is_empty() {
+        let bytes = outbox.payload_bytes();
+        if !engine.gate.has_room_for(bytes) {
+            engine.gate.set_wanted(bytes);
+            return Err(SendError::NoRoom(bytes));
+        }
+        engine.gate.set_wanted(0);
+    }
     for window in missing.chunks(WINDOW) {
         let mut messages = Vec::with_capacity(window.len());
         for &number in window {
@@ -321,6 +355,7 @@ fn send(
                 messages.push((number, shard, message));
             }
         }
+        let sent = Instant::now();
         let stored = runtime.block_on(async {
             let mut sending = JoinSet::new();
             for (number, shard, message) in messages {
@@ -334,7 +369,7 @@ fn send(
         let mut failed = None;
         for (number, result) in stored {
             match result {
-                Ok(at) => outbox.stored(number, at),
+                Ok(at) => outbox.stored(number, at, sent),
                 Err(e) => failed = Some(e),
             }
         }
@@ -342,6 +377,13 @@ fn send(
         if let Some(e) = failed {
             return Err(e.into());
         }
+    }
+    if outbox
+        .since()
+        .is_some_and(|since| !engine.gate.keeps(since))
+    {
+        outbox.renew();
+        return Err(SendError::Silent);
     }
     let Some(record) = outbox.commit() else {
         return Err(SendError::Incomplete);
@@ -358,4 +400,14 @@ enum SendError {
     Spool(#[from] std::io::Error),
     #[error("the batch's payload is not complete")]
     Incomplete,
+    #[error(
+        "a stream has no room for the {0} bytes of a batch until a snapshot has made some; raise replication_log.max_bytes on all nodes if it never has, and set update_existing"
+    )]
+    NoRoom(u64),
+    #[error("this node has not announced itself to the others yet")]
+    Unannounced,
+    #[error(
+        "this node could not announce itself for long, and payload sent before may have been trimmed"
+    )]
+    Silent,
 }

@@ -20,6 +20,7 @@ use crate::codec::frame::{Kind, Sealer};
 use crate::planted::planted;
 use crate::sqlite::connection;
 use crate::sqlite::error::Doing;
+use crate::state::covered::{self, Covered};
 use crate::state::publishers::LastTaken;
 use crate::state::{journal, node, publishers};
 
@@ -234,6 +235,7 @@ impl Replica {
                             batch: batch.record.batch,
                             sequence: message.sequence,
                         };
+                        self.note_covered(batch, message.sequence)?;
                         self.publishers.insert(batch.record.node, last);
                         taken.insert(batch.record.node, last);
                         position.folded = message.sequence;
@@ -434,6 +436,25 @@ impl Replica {
                 batch.record.incarnation.counter == mine.counter
                     && (batch.record.incarnation.nonce == mine.nonce || planted!(NonceIgnored))
             })
+    }
+
+    /// A snapshot tells the batch's publisher, should it need one, that its change log is contained in it.
+    fn note_covered(&self, batch: &IncomingBatch, at: Sequence) -> Result<(), ReplicaError> {
+        if batch.damage.is_some() {
+            return Ok(());
+        }
+        let covered = Covered {
+            tables: batch.record.tables.iter().map(|t| t.name.clone()).collect(),
+            rows: batch.covered()?,
+        };
+        let record = &batch.record;
+        Ok(covered::note(
+            &self.conn,
+            record.node,
+            at,
+            record.base,
+            &covered,
+        )?)
     }
 
     /// Our batch is back: what it covers is no longer pending.

@@ -20,7 +20,7 @@ use crate::sqlite::error::{Doing, SqliteError};
 use crate::state::node;
 use crate::state::publishers::{LastTaken, Publishers};
 use crate::state::skips::Skips;
-use crate::state::{ddl, journal, publishers};
+use crate::state::{covered, ddl, journal, publishers};
 
 /// What to open.
 #[derive(Debug, Clone)]
@@ -223,7 +223,8 @@ impl Replica {
             replica.remove_forgotten()?;
             replica.end_capture_when_empty()?;
             journal::tidy(&replica.conn, &replica.journals)?;
-            Skips::tidy(&replica.conn, replica.position.sequence)
+            Skips::tidy(&replica.conn, replica.position.sequence)?;
+            covered::tidy(&replica.conn)
         });
         match &done {
             Ok(Some(())) => self.in_flight.forgotten.clear(),

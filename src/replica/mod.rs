@@ -4,11 +4,13 @@
 //! Invariants: one owner of the write connection; a scan and an application of messages never overlap; memory of the database (publishers,
 //! position) is what the last committed transaction says.
 
+pub mod copy;
 pub mod filter;
 pub mod group;
 pub mod lifecycle;
 pub mod operator;
 pub mod resend;
+pub mod restore;
 pub mod settled;
 
 use std::collections::HashMap;
@@ -234,6 +236,11 @@ impl Replica {
     /// As [`Replica::refresh_capture`], inside a write transaction.
     fn refresh_capture_here(&mut self) -> Result<(), SqliteError> {
         let first = !self.opened && !self.was_captured()?;
+        self.refresh_capture_as(first)
+    }
+
+    /// Inside a write transaction; `first`: the rows that are there are on the account of the stream, not to be logged.
+    pub(crate) fn refresh_capture_as(&mut self, first: bool) -> Result<(), SqliteError> {
         self.plans.clear();
         self.pending.clear();
         let captured = if self.publish {
@@ -309,6 +316,43 @@ impl Replica {
             }
         }
         Ok(out)
+    }
+
+    /// The cluster that this database is part of.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn cluster(&self) -> Result<Option<String>, SqliteError> {
+        node::cluster(&self.conn)
+    }
+
+    /// Makes the database part of a cluster, if it is not yet.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Locked`]; SQLite's.
+    pub fn set_cluster(
+        &mut self,
+        id: &str,
+        patience: Duration,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), ReplicaError> {
+        if self.cluster()?.as_deref() == Some(id) {
+            return Ok(());
+        }
+        if !connection::begin_immediate(&self.conn, patience, stop)? {
+            return Err(ReplicaError::Locked {
+                path: self.path.clone(),
+            });
+        }
+        let done = node::set_cluster(&self.conn, id).and_then(|()| {
+            self.conn
+                .execute_batch("COMMIT")
+                .doing("commit the cluster's id")
+        });
+        if done.is_err() {
+            connection::rollback(&self.conn);
+        }
+        Ok(done?)
     }
 
     /// Memory of what a transaction did that was rolled back.

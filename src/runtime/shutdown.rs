@@ -49,6 +49,25 @@ impl Shutdown {
         }))
     }
 
+    /// A request of its own that is made when this one is, and can be made alone. Needs the runtime.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        let (parent, child) = (self.clone(), Self::new());
+        let weak = Arc::downgrade(&child.0);
+        tokio::spawn(async move {
+            parent.requested().await;
+            let cause = parent.cause().unwrap_or_else(|| Arc::from("stop"));
+            if let Some(child) = weak.upgrade() {
+                Self(child).request(Arc::clone(&cause));
+            }
+            parent.forced().await;
+            if let Some(child) = weak.upgrade() {
+                Self(child).force(cause);
+            }
+        });
+        child
+    }
+
     /// Asks everybody to stop. Returns whether this was the first request, whose cause counts.
     pub fn request(&self, cause: impl Into<Arc<str>>) -> bool {
         let first = {

@@ -81,6 +81,17 @@ fn prepare(conn: &Connection, path: &Path) -> Result<(), SqliteError> {
         .doing_with(|| format!("read the database {}", path.display()))
 }
 
+/// What SQLite finds wrong with a database; `None`: nothing.
+///
+/// # Errors
+/// SQLite's, where it is too damaged to be looked through.
+pub fn quick_check(conn: &Connection) -> Result<Option<String>, SqliteError> {
+    let found: String = conn
+        .query_row("PRAGMA quick_check(1)", [], |r| r.get(0))
+        .doing("check the database")?;
+    Ok((found != "ok").then_some(found))
+}
+
 /// Whether the database is in WAL mode.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use super::StateError;
 use crate::sqlite::error::Doing;
 
 /// The format that this program writes. Raise it with a step in [`migrate`] and a golden file in `tests/golden`.
-pub const FORMAT: i64 = 2;
+pub const FORMAT: i64 = 3;
 
 /// What format 1 consists of. Node ids are text, since they are unsigned and SQLite's integers are not.
 const FORMAT_1: &str = "
@@ -31,6 +31,12 @@ ALTER TABLE __harmonylite__conflicts ADD COLUMN restored TEXT;
 ALTER TABLE __harmonylite__node ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE __harmonylite__skips(first INTEGER NOT NULL, last INTEGER NOT NULL, time TEXT NOT NULL);
 UPDATE __harmonylite__node SET position_hash = 0;
+";
+
+/// What format 3 adds: which change-log rows the batches taken have covered, so that a snapshot tells.
+const FORMAT_3: &str = "
+CREATE TABLE __harmonylite__covered(
+  id INTEGER PRIMARY KEY, node_id TEXT NOT NULL, sequence INTEGER NOT NULL, base INTEGER NOT NULL, count INTEGER NOT NULL, covers BLOB NOT NULL);
 ";
 
 /// The format in the database; `None` where there is no state of ours.
@@ -61,7 +67,7 @@ pub fn stored_format(conn: &Connection) -> Result<Option<i64>, StateError> {
 /// [`StateError::Newer`] for state of a newer program; SQLite's.
 pub fn migrate(conn: &Connection) -> Result<(), StateError> {
     /// The step to each format from the one before it.
-    const STEPS: [(i64, &str); 2] = [(1, FORMAT_1), (2, FORMAT_2)];
+    const STEPS: [(i64, &str); 3] = [(1, FORMAT_1), (2, FORMAT_2), (3, FORMAT_3)];
     let found = stored_format(conn)?.unwrap_or(0);
     if !(0..=FORMAT).contains(&found) {
         return Err(StateError::Newer {

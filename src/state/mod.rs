@@ -3,6 +3,7 @@
 //!
 //! Invariants: the format number says which program may read it; older ones are migrated, newer ones refused.
 
+pub mod covered;
 pub mod ddl;
 pub mod journal;
 pub mod node;
@@ -22,6 +23,9 @@ pub enum StateError {
         /// The newest known.
         known: i64,
     },
+    /// There is none where there should be.
+    #[error("the database holds no replication state")]
+    Missing,
     /// SQLite failed.
     #[error(transparent)]
     Sqlite(#[from] crate::sqlite::error::SqliteError),

@@ -111,6 +111,34 @@ pub fn set_incarnation(conn: &Connection, incarnation: Incarnation) -> Result<()
     Ok(())
 }
 
+/// The cluster that this database is part of; `None` before it was ever part of one.
+///
+/// # Errors
+/// SQLite's.
+pub fn cluster(conn: &Connection) -> Result<Option<String>, SqliteError> {
+    conn.query_row(
+        "SELECT cluster_id FROM __harmonylite__node WHERE id = 1",
+        [],
+        |r| r.get(0),
+    )
+    .optional()
+    .map(Option::flatten)
+    .doing("read the cluster's id")
+}
+
+/// Makes the database part of a cluster.
+///
+/// # Errors
+/// SQLite's.
+pub fn set_cluster(conn: &Connection, cluster: &str) -> Result<(), SqliteError> {
+    conn.execute(
+        "UPDATE __harmonylite__node SET cluster_id = ?1 WHERE id = 1",
+        [cluster],
+    )
+    .doing("write the cluster's id")?;
+    Ok(())
+}
+
 /// Up to where own batches have left the change log though they are not folded (`replicate = false`).
 ///
 /// # Errors

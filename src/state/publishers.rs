@@ -70,3 +70,14 @@ pub fn write(conn: &Connection, node: NodeId, last: LastTaken) -> Result<(), Sql
     .doing("write what was taken from a publisher")?;
     Ok(())
 }
+
+/// Takes over what another database has.
+///
+/// # Errors
+/// SQLite's.
+pub fn replace(conn: &Connection, all: &Publishers) -> Result<(), SqliteError> {
+    conn.execute("DELETE FROM __harmonylite__publishers", [])
+        .doing("take over what was taken from the publishers")?;
+    all.iter()
+        .try_for_each(|(publisher, last)| write(conn, *publisher, *last))
+}

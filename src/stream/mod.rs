@@ -26,7 +26,9 @@ pub mod managed;
 mod object_reader;
 mod objects;
 mod peer;
+mod purge;
 mod reader;
+mod role;
 mod session;
 mod setup;
 
@@ -41,3 +43,4 @@ pub use object_reader::ObjectReader;
 pub use objects::{ObjectEntry, Objects};
 pub use peer::{PeerQuestion, PeerQuestions};
 pub use reader::LogReader;
+pub use role::{Role, RoleHolder};

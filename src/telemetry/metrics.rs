@@ -65,6 +65,30 @@ pub struct Instruments {
     /// Seconds of one scan of the change log.
     pub scan_changes: Histogram,
 
+    // Snapshots.
+    /// Bytes of the last verified snapshot.
+    pub snapshot_size_bytes: IntGauge,
+    /// Seconds that the last snapshot taken here took.
+    pub snapshot_duration_seconds: Gauge,
+    /// Bytes of the snapshot under way that are uploaded; 0 when none is.
+    pub snapshot_progress_bytes: IntGauge,
+    /// 1 on the node that takes the cluster's snapshots.
+    pub snapshot_leader: IntGauge,
+    /// Snapshots taken here.
+    pub snapshots_taken: IntCounter,
+    /// Snapshots that failed here.
+    pub snapshot_failures: IntCounter,
+    /// Messages that this node removed from the streams.
+    pub purged_messages: IntCounter,
+    /// Their bytes.
+    pub purged_bytes: IntCounter,
+    /// Bytes in a shard's stream.
+    pub stream_bytes: ShardGauge,
+    /// Bytes that a shard's stream may hold; 0: no limit.
+    pub stream_limit_bytes: ShardGauge,
+    /// 1 while nothing new is published because a stream is above its soft limit.
+    pub publish_held_back: IntGauge,
+
     // Publishing.
     /// Batches that the stream acknowledged.
     pub batches_published: IntCounter,
@@ -200,6 +224,52 @@ impl Metrics {
                 "scan_changes",
                 "Seconds of one scan of the change log (the Go program observed microseconds).",
                 &WORK_BUCKETS,
+            )?,
+            snapshot_size_bytes: make.gauge(
+                "snapshot_size_bytes",
+                "Bytes of the last verified snapshot.",
+            )?,
+            snapshot_duration_seconds: make.real_gauge(
+                "snapshot_duration_seconds",
+                "Seconds that the last snapshot taken by this node took, verification included.",
+            )?,
+            snapshot_progress_bytes: make.gauge(
+                "snapshot_progress_bytes",
+                "Bytes of the snapshot under way on this node that are uploaded; 0 when none is.",
+            )?,
+            snapshot_leader: make.gauge(
+                "snapshot_leader",
+                "1 on the node that takes the cluster's snapshots and trims the streams.",
+            )?,
+            snapshots_taken: make.counter(
+                "snapshots_taken_total",
+                "Snapshots that this node has taken and verified.",
+            )?,
+            snapshot_failures: make.counter(
+                "snapshot_failures_total",
+                "Snapshots that this node began and could not finish.",
+            )?,
+            purged_messages: make.counter(
+                "purged_messages_total",
+                "Messages that this node has removed from the streams because a verified snapshot covers them.",
+            )?,
+            purged_bytes: make.counter(
+                "purged_bytes_total",
+                "Bytes of those messages.",
+            )?,
+            stream_bytes: ShardGauge(make.gauges(
+                "stream_bytes",
+                "Bytes in the shard's stream.",
+                "shard",
+            )?),
+            stream_limit_bytes: ShardGauge(make.gauges(
+                "stream_limit_bytes",
+                "Bytes that the shard's stream may hold; 0 where it has no limit.",
+                "shard",
+            )?),
+            publish_held_back: make.gauge(
+                "publish_held_back",
+                "1 while nothing new is published because a stream is above its soft limit.",
             )?,
             batches_published: make.counter(
                 "batches_published_total",

@@ -27,6 +27,7 @@ mod outages;
 mod replication;
 mod schema;
 mod service;
+mod snapshots;
 mod values;
 mod verify;
 mod wait;

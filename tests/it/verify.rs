@@ -212,7 +212,7 @@ fn rows_with_unpublished_changes_are_set_apart() {
     // Users may do what docs/verify.md lists, but that the second node's may not publish changes.
     let permissions = |id: u64, more: &str| {
         format!(
-            "{{ publish: {{ allow: [{more} \"$JS.API.>\", \"$KV.harmonylite-changes-leases.>\", \"$KV.harmonylite-changes-nodes.>\", \"harmonylite.peers.harmonylite-changes.>\"] }}
+            "{{ publish: {{ allow: [{more} \"$JS.API.>\", \"$KV.harmonylite-changes-leases.>\", \"$KV.harmonylite-changes-nodes.>\", \"$KV.harmonylite-changes-cluster.>\", \"$KV.harmonylite-changes-snapshots.>\", \"$O.harmonylite-changes-snapshot-store.>\", \"harmonylite.peers.harmonylite-changes.>\"] }}
                subscribe: {{ allow: [\"_INBOX.>\", \"harmonylite.peers.harmonylite-changes.{id}\"] }}
                allow_responses: true }}"
         )

@@ -386,7 +386,7 @@ impl World {
                 if lossy && r.chance(80) {
                     counts.push("acknowledgement of a piece lost");
                 } else {
-                    outbox.stored(piece, at);
+                    outbox.stored(piece, at, std::time::Instant::now());
                 }
             }
         }

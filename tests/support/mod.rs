@@ -1,4 +1,5 @@
 //! What several test programs share.
 #![allow(dead_code)]
 
+pub mod engine;
 pub mod nats;

@@ -2,7 +2,6 @@
 
 use super::together::Parked;
 use super::{Fold, FoldStop, doing};
-use crate::apply::evaluator::Evaluator;
 use crate::apply::plan::Plan;
 use crate::apply::rows;
 use crate::change::key::KeyBytes;
@@ -37,31 +36,7 @@ impl Fold<'_, '_> {
     ) -> Result<(), FoldStop> {
         let table = &plan.table.table;
         for index in &table.uniques {
-            let terms: Option<Vec<OwnedValue>> = if index.is_plain() {
-                index
-                    .terms
-                    .iter()
-                    .map(|t| {
-                        t.column
-                            .and_then(|c| plan.value_at(c))
-                            .and_then(|i| values.get(i))
-                            .map(Value::to_owned)
-                    })
-                    .collect()
-            } else {
-                let evaluator = match self.evaluators.entry(table.name.clone()) {
-                    std::collections::hash_map::Entry::Occupied(e) => e.into_mut(),
-                    std::collections::hash_map::Entry::Vacant(e) => {
-                        e.insert(Evaluator::new(self.ctx.conn, table)?)
-                    }
-                };
-                let offset = usize::from(plan.definition.key.is_empty());
-                evaluator.terms(
-                    index,
-                    &plan.definition.columns,
-                    values.get(offset..).unwrap_or_default(),
-                )?
-            };
+            let terms = self.evaluators.terms(self.ctx.conn, plan, index, values)?;
             let Some(terms) = terms else { continue };
             // They are no part of the fold, and go only for a row that is really written.
             let keyless = if spare == Spare::PendingWhole || planted!(KeylessStays) {

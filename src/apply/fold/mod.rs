@@ -17,7 +17,7 @@ use std::collections::HashMap;
 
 use rusqlite::Connection;
 
-use super::evaluator::Evaluator;
+use super::evaluator::Evaluators;
 use super::incoming::IncomingBatch;
 use super::plan::{Plan, Plans};
 use super::rows;
@@ -109,7 +109,7 @@ pub fn fold(
     let mut fold = Fold {
         ctx,
         record,
-        evaluators: HashMap::new(),
+        evaluators: Evaluators::default(),
         aside: HashMap::new(),
     };
     if plans.iter().flatten().any(|p| p.has_uniques()) && !planted!(NobodyStepsAside) {
@@ -158,7 +158,7 @@ fn each_row(
 struct Fold<'a, 'c> {
     ctx: &'a mut FoldContext<'c>,
     record: &'a CommitRecord,
-    evaluators: HashMap<String, Evaluator>,
+    evaluators: Evaluators,
     /// Rows that stepped aside, as they were here: by table and key.
     aside: HashMap<(usize, KeyBytes), Vec<OwnedValue>>,
 }

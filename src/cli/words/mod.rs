@@ -9,6 +9,7 @@ mod dead_letters;
 mod given;
 mod output;
 mod purge;
+pub mod snapshot;
 mod span;
 mod verify;
 mod wait;
@@ -20,6 +21,7 @@ pub use dead_letters::DeadLetters;
 pub use given::Given;
 pub use output::Done;
 pub use purge::Purge;
+pub use snapshot::Snapshot;
 pub use verify::Verify;
 pub use wait::Wait;
 
@@ -40,6 +42,8 @@ pub enum Word {
     Skip(Span),
     /// Messages that are to be folded again.
     Replay(Span),
+    /// Snapshots.
+    Snapshot(Snapshot),
     /// Positions.
     Wait(Wait),
     /// Comparing nodes.
@@ -71,6 +75,7 @@ const VERBS: &[&[Verb]] = &[
     span::VERBS,
     wait::VERBS,
     verify::VERBS,
+    snapshot::VERBS,
 ];
 
 /// What the words of a command line come to.
@@ -238,6 +243,7 @@ pub fn run(word: Word, config: &Config) -> Result<Done, Fatal> {
         Word::DeadLetters(command) => dead_letters::run(command, config),
         Word::Skip(range) => span::run(Request::Skip(range), config),
         Word::Replay(range) => span::run(Request::Replay(range), config),
+        Word::Snapshot(command) => snapshot::run(command, config),
         Word::Wait(command) => wait::run(command, config),
         Word::Verify(command) => verify::run(command, config),
     }

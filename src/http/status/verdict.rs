@@ -79,6 +79,12 @@ pub fn judge(view: &View) -> Verdict {
         }
     }
 
+    if let Some(trouble) = view.troubles.get(&Component::Snapshots) {
+        // Data move on meanwhile; it is the streams that grow.
+        verdict
+            .warnings
+            .push(format!("snapshots fail: {}", trouble.error));
+    }
     if view.dead_letters > 0 {
         verdict.warnings.push(format!(
             "{} changes could not be applied and are in the dead-letter journal",

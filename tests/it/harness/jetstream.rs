@@ -54,6 +54,14 @@ impl Outsider {
         })
     }
 
+    /// The first sequence that a stream holds.
+    pub fn first(&self, stream: &str) -> u64 {
+        self.runtime.block_on(async {
+            let mut stream = self.context.get_stream(stream).await.unwrap();
+            stream.info().await.unwrap().state.first_sequence
+        })
+    }
+
     /// Deletes all consumers of a stream; returns how many there were.
     pub fn delete_consumers(&self, stream: &str) -> usize {
         self.runtime.block_on(async {

@@ -1,0 +1,410 @@
+//! What a node must settle before it may read the stream from where it stands: whether it founds the cluster, joins it, or is so far behind that it begins
+//! from a snapshot.
+//!
+//! Invariants: nothing is published before the common starting state is in the store; whoever restores keeps what is pending here; a database that was never
+//! part of the cluster is copied beside itself before rows of it are removed; what cannot be had is waited for, visibly, and nothing is guessed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Fatal;
+use crate::change::position::{Sequence, ShardId};
+use crate::cli::exit::ExitCode;
+use crate::engine::Engine;
+use crate::http::status::Component;
+use crate::replica::ReplicaError;
+use crate::replica::copy;
+use crate::replica::restore::{RestoreError, RestoreOptions, Restored};
+use crate::runtime::Backoff;
+use crate::snapshot::catalog::Catalog;
+use crate::snapshot::manifest::Manifest;
+use crate::snapshot::scratch::Scratch;
+use crate::snapshot::take::{self, Own};
+use crate::sqlite::connection;
+use crate::store::{self, Progress};
+use crate::stream::{Broker, Kv, KvError, StreamState};
+
+/// The key under which the cluster is known.
+const KEY: &str = "cluster";
+
+/// How often a cluster that another node is founding is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long one try waits for the write lock.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is known of the cluster, in KV.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Cluster {
+    id: String,
+    /// The common starting state is in the store.
+    founded: bool,
+    /// Who founds it.
+    by: u64,
+}
+
+/// Settles it. Returns the cluster's snapshots.
+///
+/// # Errors
+/// What waiting does not mend: a database of another cluster, a store that is configured wrongly.
+pub async fn settle(engine: &Arc<Engine>, broker: &Broker) -> Result<Option<Catalog>, Fatal> {
+    if !engine.config.snapshot.enabled {
+        return Ok(None);
+    }
+    let store = store::open(&engine.config.snapshot, Some(broker.clone()))
+        .map_err(|e| Fatal::new(ExitCode::Config, e))?;
+    let store: Arc<dyn store::SnapshotStore> = Arc::from(store);
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    loop {
+        let settled = try_settle(engine, broker, &store).await;
+        let waiting = match settled {
+            Ok(catalog) => return Ok(Some(catalog)),
+            Err(Unsettled::Fatal(fatal)) => return Err(fatal),
+            Err(Unsettled::NotYet(why)) => {
+                engine.status.failed(Component::Broker, &why);
+                LOOK
+            }
+            Err(Unsettled::Fault(why)) => {
+                if backoff.tries() == 0 || backoff.tries() % 60 == 59 {
+                    tracing::warn!("{why}; trying again, changes are captured meanwhile");
+                }
+                engine.status.failed(Component::Broker, &why);
+                backoff.next_wait()
+            }
+        };
+        tokio::time::sleep(waiting).await;
+    }
+}
+
+/// Why it is not settled yet.
+enum Unsettled {
+    /// It never will be.
+    Fatal(Fatal),
+    /// Somebody else is at it.
+    NotYet(String),
+    /// Something failed that may pass.
+    Fault(String),
+}
+
+fn fault(e: impl std::fmt::Display) -> Unsettled {
+    Unsettled::Fault(e.to_string())
+}
+
+async fn try_settle(
+    engine: &Arc<Engine>,
+    broker: &Broker,
+    store: &Arc<dyn store::SnapshotStore>,
+) -> Result<Catalog, Unsettled> {
+    let bucket = format!("{}-cluster", broker.bucket_prefix());
+    let replicas = engine.config.replication_log.replicas;
+    let kv = broker
+        .kv_bucket(&bucket, None, replicas)
+        .await
+        .map_err(fault)?;
+    let stream = broker.stream_state(ShardId::ORDER).await.map_err(fault)?;
+    let mine = engine.replica().cluster().map_err(fault)?;
+    let position = engine.replica().position().sequence;
+    let me = engine.config.node_id;
+    let known = kv.get(KEY).await.map_err(fault)?;
+    let (cluster, revision) = match known {
+        Some(entry) => {
+            let cluster: Cluster = serde_json::from_slice(&entry.value).map_err(|e| {
+                Unsettled::Fatal(Fatal::new(
+                    ExitCode::DataError,
+                    format!("key {KEY} of bucket {bucket} does not read ({e}): was it written by a newer harmonylite? Upgrade this node"),
+                ))
+            })?;
+            (cluster, entry.revision)
+        }
+        None => {
+            // A database without tables is no state to begin from: the node waits for its app, or for a node that has some.
+            if mine.is_none()
+                && position == Sequence(0)
+                && engine.replica().is_empty().map_err(fault)?
+            {
+                return Err(Unsettled::NotYet(
+                    "there is no cluster yet and the database here is empty: waiting for tables here, or for a node that has some".to_owned(),
+                ));
+            }
+            let cluster = Cluster {
+                // A cluster that is older than this record, or whose record is lost, keeps its name.
+                id: mine
+                    .clone()
+                    .unwrap_or_else(|| format!("{:032x}", rand::random::<u128>())),
+                founded: mine.is_some() || position > Sequence(0) || stream.last > Sequence(0),
+                by: me,
+            };
+            match kv.create(KEY, encoded(&cluster)).await {
+                Ok(revision) => (cluster, revision),
+                Err(KvError::Conflict { .. }) => {
+                    return Err(Unsettled::NotYet(
+                        "another node founds the cluster".to_owned(),
+                    ));
+                }
+                Err(e) => return Err(fault(e)),
+            }
+        }
+    };
+    if let Some(mine) = &mine
+        && *mine != cluster.id
+    {
+        return Err(Unsettled::Fatal(Fatal::new(
+            ExitCode::Config,
+            format!(
+                "this database is part of cluster {mine}, and NATS at stream {} has cluster {}: correct [nats] urls or stream_prefix; to move the database into that cluster, run -cleanup first",
+                broker.stream_name(ShardId::ORDER),
+                cluster.id
+            ),
+        )));
+    }
+    let catalog = Catalog::new(Arc::clone(store), &cluster.id);
+    if !cluster.founded {
+        found(engine, broker, &kv, &catalog, cluster.clone(), revision).await?;
+        set_cluster(engine, &cluster.id)?;
+        return Ok(catalog);
+    }
+    let never_part = mine.is_none() && position == Sequence(0);
+    // Where no snapshot was ever taken, all nodes are taken to have begun from equal databases.
+    let first_start = never_part
+        // Who applies nothing takes over nothing; it joins when it does.
+        && engine.config.replicate
+        && !catalog.usable().await.map_err(fault)?.is_empty();
+    // Who applies nothing needs nothing of what was trimmed.
+    let behind = stream.first > position.next() && engine.config.replicate;
+    if first_start || behind {
+        let oldest = Sequence(stream.first.0.saturating_sub(1)).max(position);
+        restore_newest(engine, &catalog, &cluster.id, oldest, first_start, &stream).await?;
+    } else if engine.wants_recovery() {
+        recover(engine, &catalog, &cluster.id, position, &stream).await?;
+    }
+    if engine.config.replicate {
+        set_cluster(engine, &cluster.id)?;
+    }
+    Ok(catalog)
+}
+
+/// Puts the common starting state into the store.
+async fn found(
+    engine: &Arc<Engine>,
+    broker: &Broker,
+    kv: &Kv,
+    catalog: &Catalog,
+    cluster: Cluster,
+    revision: u64,
+) -> Result<(), Unsettled> {
+    let me = engine.config.node_id;
+    if cluster.by != me {
+        // Who dies at it is followed by another.
+        let living = broker
+            .living_nodes()
+            .await
+            .map_err(fault)?
+            .iter()
+            .any(|n| n.0 == cluster.by);
+        let waiting = format!(
+            "node {} founds the cluster: its snapshot is awaited",
+            cluster.by
+        );
+        if living {
+            return Err(Unsettled::NotYet(waiting));
+        }
+        let taken_over = Cluster { by: me, ..cluster };
+        return match kv.update(KEY, encoded(&taken_over), revision).await {
+            Ok(_) | Err(KvError::Conflict { .. }) => Err(Unsettled::NotYet(waiting)),
+            Err(e) => Err(fault(e)),
+        };
+    }
+    tracing::info!(cluster = %cluster.id, store = catalog.store_name(), "founding the cluster: a first snapshot of this database is the state that all nodes begin from");
+    let manifest = take::take(engine, catalog, Own::IsTheBeginning, &Progress::none())
+        .await
+        .map_err(|e| fault(format!("Failed to create snapshot: {e}")))?;
+    let founded = Cluster {
+        founded: true,
+        ..cluster
+    };
+    kv.update(KEY, encoded(&founded), revision)
+        .await
+        .map_err(fault)?;
+    tracing::info!(snapshot = %manifest.file, bytes = manifest.size, "the cluster is founded");
+    Ok(())
+}
+
+/// Restores from the newest snapshot that reaches the stream.
+async fn restore_newest(
+    engine: &Arc<Engine>,
+    catalog: &Catalog,
+    cluster: &str,
+    at_least: Sequence,
+    first_start: bool,
+    stream: &StreamState,
+) -> Result<(), Unsettled> {
+    let mut why = String::new();
+    for manifest in catalog.usable().await.map_err(fault)? {
+        if manifest.sequence < at_least.0 {
+            continue;
+        }
+        match restore(engine, catalog, cluster, &manifest, first_start, stream).await {
+            Ok(()) => return Ok(()),
+            Err(Unsettled::Fault(e)) => {
+                tracing::warn!(snapshot = %manifest.file, "Failed to restore snapshot: {e}");
+                why = format!(" ({e})");
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Err(fault(format!(
+        "the stream begins at {}, this node stands at {}, and {} has no snapshot that it can begin from{why}",
+        stream.first,
+        engine.replica().position().sequence,
+        catalog.store_name()
+    )))
+}
+
+/// The sequence map was removed: a full recovery, if there is a snapshot that does not set this node back.
+async fn recover(
+    engine: &Arc<Engine>,
+    catalog: &Catalog,
+    cluster: &str,
+    position: Sequence,
+    stream: &StreamState,
+) -> Result<(), Unsettled> {
+    let usable = catalog.usable().await.map_err(fault)?;
+    match usable.first().filter(|m| m.sequence >= position.0) {
+        Some(manifest) => restore(engine, catalog, cluster, manifest, false, stream).await?,
+        None => tracing::warn!(
+            %position,
+            "the sequence map was removed, which asks for a full recovery, but there is no snapshot that is as new as this database: the data are kept; to compare them with the other nodes, run harmonylite verify"
+        ),
+    }
+    engine.recovered();
+    Ok(())
+}
+
+async fn restore(
+    engine: &Arc<Engine>,
+    catalog: &Catalog,
+    cluster: &str,
+    manifest: &Manifest,
+    first_start: bool,
+    stream: &StreamState,
+) -> Result<(), Unsettled> {
+    tracing::info!(
+        snapshot = %manifest.file, store = catalog.store_name(), position = manifest.sequence, bytes = manifest.size,
+        "restoring from a snapshot; what is pending here is kept"
+    );
+    let scratch = Scratch::new(&engine.config.db_path, "restore");
+    catalog
+        .fetch(manifest, scratch.path(), &Progress::none())
+        .await
+        .map_err(fault)?;
+    let this = Arc::clone(engine);
+    let cluster = cluster.to_owned();
+    // In a cluster in which nothing was ever written, this node's rows are news, and nobody can have deleted them.
+    let untouched = stream.last == Sequence(0);
+    let worked = tokio::task::spawn_blocking(move || {
+        let restored = restore_file(&this, &cluster, scratch.path(), first_start, untouched);
+        drop(scratch);
+        restored
+    })
+    .await
+    .map_err(fault)?;
+    let restored = worked?;
+    engine.stands_at(restored.position.sequence);
+    tracing::info!(
+        position = %restored.position.sequence, written = restored.written, removed = restored.removed, kept = restored.kept, filled = restored.filled,
+        "restored from the snapshot"
+    );
+    Ok(())
+}
+
+fn restore_file(
+    engine: &Engine,
+    cluster: &str,
+    snapshot: &Path,
+    first_start: bool,
+    untouched: bool,
+) -> Result<Restored, Unsettled> {
+    let shutdown = engine.shutdown.clone();
+    let beside = if first_start && !engine.replica().is_empty().map_err(fault)? {
+        Some(copy_beside(&engine.config.db_path)?)
+    } else {
+        None
+    };
+    let keep_ours = first_start
+        && untouched
+        && copy::holds_no_rows(&connection::open_reader(snapshot).map_err(fault)?)
+            .map_err(fault)?;
+    let options = RestoreOptions {
+        cluster,
+        keep_ours,
+        patience: PATIENCE,
+        stop: &|| shutdown.is_requested(),
+        progress: &|_| {},
+    };
+    let restored = engine.replica().restore(snapshot, &options);
+    match restored {
+        Ok(restored) => {
+            if let Some(beside) = beside {
+                if restored.removed + restored.written == 0 || keep_ours {
+                    let _ = std::fs::remove_file(&beside);
+                } else {
+                    tracing::warn!(
+                        copy = %beside.display(),
+                        "this database was not part of the cluster and differed from it: what it was is kept in a copy beside it"
+                    );
+                }
+            }
+            Ok(restored)
+        }
+        Err(e) => {
+            if let Some(beside) = beside {
+                let _ = std::fs::remove_file(beside);
+            }
+            Err(match e {
+                RestoreError::Replica(ReplicaError::Locked { .. }) | RestoreError::Stopped => {
+                    Unsettled::NotYet(e.to_string())
+                }
+                other => fault(other),
+            })
+        }
+    }
+}
+
+/// A copy of the database as it is, beside it.
+fn copy_beside(database: &Path) -> Result<PathBuf, Unsettled> {
+    let now: String = OffsetDateTime::now_utc()
+        .format(&Rfc3339)
+        .map_err(fault)?
+        .chars()
+        .take_while(|c| *c != '.')
+        .filter(|c| c.is_ascii_alphanumeric())
+        .collect();
+    let mut name = database.as_os_str().to_owned();
+    name.push(format!(".before-restore-{now}"));
+    let path = PathBuf::from(name);
+    let _ = std::fs::remove_file(&path);
+    let reader = connection::open_reader(database).map_err(fault)?;
+    drop(copy::copy(&reader, &path).map_err(fault)?);
+    Ok(path)
+}
+
+fn set_cluster(engine: &Engine, id: &str) -> Result<(), Unsettled> {
+    let shutdown = engine.shutdown.clone();
+    let set = tokio::task::block_in_place(|| {
+        engine
+            .replica()
+            .set_cluster(id, PATIENCE, &|| shutdown.is_requested())
+    });
+    set.map_err(fault)
+}
+
+fn encoded(cluster: &Cluster) -> Bytes {
+    // Structs of strings and numbers always have a JSON form.
+    Bytes::from(serde_json::to_vec(cluster).unwrap_or_default())
+}

@@ -1,0 +1,67 @@
+//! A copy of the database as a snapshot: one read transaction's view of it, with positions inside and without capture.
+//!
+//! Invariants: the application is not held up (only the write-ahead log is kept meanwhile); the copy is a plain SQLite file that can be put in place by hand;
+//! it names no database identity, by which a node recognises it as a snapshot.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::capture::remove;
+use crate::sqlite::connection;
+use crate::sqlite::error::{Doing, SqliteError};
+use crate::sqlite::ident::quote;
+use crate::sqlite::introspect;
+
+/// Copies the database into a new file. What is pending in it stays in its change logs: [`finish`] takes those out.
+///
+/// # Errors
+/// SQLite's: the file must not exist, the disk must have room.
+pub fn copy(reader: &Connection, to: &Path) -> Result<Connection, SqliteError> {
+    let doing = || format!("copy the database to {}", to.display());
+    // The copy is made by this connection's handle, which is not to write otherwise.
+    reader
+        .pragma_update(None, "query_only", false)
+        .doing_with(doing)?;
+    let copied = reader.execute("VACUUM main INTO ?1", [to.to_string_lossy()]);
+    reader
+        .pragma_update(None, "query_only", true)
+        .doing_with(doing)?;
+    copied.doing_with(doing)?;
+    connection::open_writer(to)
+}
+
+/// Takes capture and what is this node's alone out of the copy, and closes it. The file is complete on the disk then.
+///
+/// # Errors
+/// SQLite's.
+pub fn finish(copy: Connection) -> Result<(), SqliteError> {
+    let doing = "make a snapshot of the copy";
+    copy.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; BEGIN IMMEDIATE")
+        .doing(doing)?;
+    remove::remove_capture(&copy)?;
+    copy.execute_batch(
+        "DELETE FROM __harmonylite__tables; DELETE FROM __harmonylite__conflicts; DELETE FROM __harmonylite__dead_letters;
+         UPDATE __harmonylite__node SET database_id = '', incarnation = 0, nonce = 0;
+         COMMIT",
+    )
+    .doing(doing)?;
+    copy.close().map_err(|(_, e)| e).doing(doing)
+}
+
+/// Whether the tables in a database hold no row at all.
+///
+/// # Errors
+/// SQLite's.
+pub fn holds_no_rows(conn: &Connection) -> Result<bool, SqliteError> {
+    for table in introspect::read_schema(conn)?.tables {
+        let sql = format!("SELECT EXISTS(SELECT 1 FROM {})", quote(&table.name));
+        let any: bool = conn
+            .query_row(&sql, [], |r| r.get(0))
+            .doing("look for rows")?;
+        if any {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

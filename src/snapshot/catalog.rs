@@ -1,0 +1,345 @@
+//! The snapshots of one cluster in a store.
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::manifest::{self, Manifest, ManifestError};
+use crate::change::position::Sequence;
+use crate::store::{InvalidKey, Key, Progress, SnapshotStore, StoreError};
+
+/// The newest snapshot under a name that does not change, for people.
+const LATEST: &str = "latest.db";
+const LATEST_MANIFEST: &str = "latest.json";
+
+/// Snapshots that are kept beside the newest.
+pub const OLDER: usize = 2;
+
+/// What has no readable manifest counts as left over after this: longer than any upload takes.
+pub const LEFT_OVER: Duration = Duration::from_secs(24 * 3600);
+
+/// The snapshots of one cluster.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    store: Arc<dyn SnapshotStore>,
+    cluster: Option<String>,
+}
+
+/// What can go wrong with a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What was stored is not what the manifest says.
+    #[error(
+        "snapshot {file} in {store} is damaged: its {what} is {found}, and its manifest says {expected}"
+    )]
+    Damaged {
+        /// The snapshot.
+        file: String,
+        /// Where.
+        store: String,
+        /// Length or SHA-256.
+        what: &'static str,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// A manifest names something that no store can hold.
+    #[error(transparent)]
+    Name(#[from] InvalidKey),
+    /// A file here.
+    #[error("could not read {path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A snapshot that is in the store, or what is wrong with it.
+#[derive(Debug)]
+pub struct Listed {
+    /// The manifest's object.
+    pub key: Key,
+    /// The manifest.
+    pub manifest: Result<Manifest, ManifestError>,
+}
+
+impl Catalog {
+    /// The snapshots of `cluster` in a store.
+    #[must_use]
+    pub fn new(store: Arc<dyn SnapshotStore>, cluster: &str) -> Self {
+        Self {
+            store,
+            cluster: Some(cluster.to_owned()),
+        }
+    }
+
+    /// The snapshots of any cluster in a store, for people who look; nothing is added to it or removed.
+    #[must_use]
+    pub fn of_any(store: Arc<dyn SnapshotStore>) -> Self {
+        Self {
+            store,
+            cluster: None,
+        }
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn SnapshotStore> {
+        &self.store
+    }
+
+    /// The store, for people.
+    #[must_use]
+    pub fn store_name(&self) -> &str {
+        self.store.name()
+    }
+
+    /// The snapshots of this cluster, newest first, and manifests that cannot be read.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(&self) -> Result<Vec<Listed>, CatalogError> {
+        let mut keys: Vec<Key> = self
+            .store
+            .list()
+            .await?
+            .into_iter()
+            .map(|e| e.key)
+            .filter(|k| {
+                k.as_str().ends_with(".json") && manifest::position_in_name(k.as_str()).is_some()
+            })
+            .collect();
+        keys.sort();
+        let mut out = Vec::new();
+        for key in keys.into_iter().rev() {
+            // It may have been removed meanwhile.
+            let Some(bytes) = self.store.get_small(&key).await? else {
+                continue;
+            };
+            let manifest = Manifest::read(&bytes);
+            let other = |m: &Manifest| self.cluster.as_ref().is_some_and(|c| m.cluster != *c);
+            if manifest.as_ref().is_ok_and(other) {
+                continue;
+            }
+            out.push(Listed { key, manifest });
+        }
+        Ok(out)
+    }
+
+    /// The snapshots that can be restored, newest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn usable(&self) -> Result<Vec<Manifest>, CatalogError> {
+        let mut out = Vec::new();
+        for listed in self.list().await? {
+            match listed.manifest {
+                Ok(manifest) => out.push(manifest),
+                Err(e) => tracing::warn!(
+                    manifest = %listed.key, store = self.store_name(),
+                    "a snapshot's manifest {e}; the snapshot before it is used"
+                ),
+            }
+        }
+        Ok(out)
+    }
+
+    /// Fetches a snapshot into a file, and compares its hash.
+    ///
+    /// # Errors
+    /// The store's; [`CatalogError::Damaged`]: the file is removed then.
+    pub async fn fetch(
+        &self,
+        manifest: &Manifest,
+        to: &Path,
+        progress: &Progress,
+    ) -> Result<(), CatalogError> {
+        let key = key(&manifest.file)?;
+        let size = self.store.get(&key, to, progress).await?;
+        let damaged = |what, found: String, expected: String| CatalogError::Damaged {
+            file: manifest.file.clone(),
+            store: self.store_name().to_owned(),
+            what,
+            found,
+            expected,
+        };
+        let outcome = if size == manifest.size {
+            let found = hash(to).await?;
+            if found == manifest.sha256 {
+                return Ok(());
+            }
+            damaged("SHA-256", found, manifest.sha256.clone())
+        } else {
+            damaged("length", size.to_string(), manifest.size.to_string())
+        };
+        let _ = std::fs::remove_file(to);
+        Err(outcome)
+    }
+
+    /// Stores a snapshot, its manifest last. `size`, `sha256` and the names in the manifest are filled in.
+    ///
+    /// # Errors
+    /// The store's; the snapshots before it stay.
+    pub async fn add(
+        &self,
+        file: &Path,
+        mut manifest: Manifest,
+        progress: &Progress,
+    ) -> Result<Manifest, CatalogError> {
+        manifest.cluster = self.cluster.clone().unwrap_or_default();
+        manifest.size = std::fs::metadata(file)
+            .map_err(|source| unreadable(file, source))?
+            .len();
+        manifest.sha256 = hash(file).await?;
+        let name = manifest::new_name(Sequence(manifest.sequence));
+        manifest.file = format!("{name}.db");
+        self.store
+            .put(&key(&manifest.file)?, file, progress)
+            .await?;
+        let bytes = Bytes::from(manifest.write());
+        self.store
+            .put_small(&key(&format!("{name}.json"))?, bytes)
+            .await?;
+        Ok(manifest)
+    }
+
+    /// Puts a snapshot that is stored and verified under the name that does not change, too.
+    ///
+    /// # Errors
+    /// The store's; what was there stays, or is without its manifest.
+    pub async fn set_latest(&self, file: &Path, manifest: &Manifest) -> Result<(), CatalogError> {
+        // Never a manifest beside a database that is another.
+        self.store.delete(&key(LATEST_MANIFEST)?).await?;
+        self.store
+            .put(&key(LATEST)?, file, &Progress::none())
+            .await?;
+        let bytes = Bytes::from(manifest.write());
+        self.store.put_small(&key(LATEST_MANIFEST)?, bytes).await?;
+        Ok(())
+    }
+
+    /// Removes a snapshot: its manifest first, without which the rest does not count.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn remove(&self, manifest: &Manifest) -> Result<(), CatalogError> {
+        if let Some(name) = manifest.file.strip_suffix(".db") {
+            self.store.delete(&key(&format!("{name}.json"))?).await?;
+            self.store.delete(&key(&manifest.file)?).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads a snapshot back from the store and compares its hash.
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch).
+    pub async fn verify(&self, manifest: &Manifest, scratch: &Path) -> Result<(), CatalogError> {
+        let read = self.fetch(manifest, scratch, &Progress::none()).await;
+        let _ = std::fs::remove_file(scratch);
+        read
+    }
+
+    /// Removes the snapshots of this cluster beyond the newest and [`OLDER`] before it that can be restored; and, where they are of earlier positions than
+    /// all of those and were stored more than [`LEFT_OVER`] ago, databases without a manifest (what broke off) and manifests that do not read. Nothing goes
+    /// that a newer program has written. Returns how many went.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn prune(&self) -> Result<usize, CatalogError> {
+        let listed = self.list().await?;
+        let good: Vec<&Manifest> = listed
+            .iter()
+            .filter_map(|l| l.manifest.as_ref().ok())
+            .collect();
+        let mut removed = 0;
+        for old in good.iter().skip(OLDER + 1) {
+            self.remove(old).await?;
+            removed += 1;
+        }
+        let Some(oldest) = good.get(OLDER) else {
+            return Ok(removed);
+        };
+        let known: BTreeSet<&str> = listed
+            .iter()
+            .filter(|l| {
+                matches!(
+                    l.manifest,
+                    Ok(_) | Err(ManifestError::Newer(_) | ManifestError::Foreign(_))
+                )
+            })
+            .map(|l| stem(l.key.as_str()))
+            .collect();
+        for entry in self.store.list().await? {
+            let name = entry.key.as_str();
+            let before = manifest::position_in_name(name).is_some_and(|p| p.0 < oldest.sequence);
+            let aged = entry
+                .modified
+                .and_then(|at| at.elapsed().ok())
+                .is_some_and(|age| age > LEFT_OVER);
+            if before && aged && !known.contains(stem(name)) {
+                // It may be another cluster's in the same store: its manifest says so.
+                let json = key(&format!("{}.json", stem(name)))?;
+                let other = self.store.get_small(&json).await?;
+                if other.is_some_and(|bytes| Manifest::read(&bytes).is_ok()) {
+                    continue;
+                }
+                self.store.delete(&entry.key).await?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// A name without its ending.
+fn stem(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}
+
+/// What a manifest names may be anything.
+fn key(name: &str) -> Result<Key, CatalogError> {
+    Ok(Key::new(name)?)
+}
+
+/// The SHA-256 of a file, hexadecimal.
+async fn hash(file: &Path) -> Result<String, CatalogError> {
+    let path = file.to_owned();
+    let hashed = tokio::task::spawn_blocking(move || {
+        let mut file = std::fs::File::open(&path)?;
+        let mut digest = Sha256::new();
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let n = file.read(&mut buffer)?;
+            if n == 0 {
+                break;
+            }
+            digest.update(buffer.get(..n).unwrap_or_default());
+        }
+        let bytes = digest.finalize();
+        Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    })
+    .await;
+    match hashed {
+        Ok(result) => result.map_err(|source| unreadable(file, source)),
+        Err(e) => Err(unreadable(file, std::io::Error::other(e))),
+    }
+}
+
+fn unreadable(file: &Path, source: std::io::Error) -> CatalogError {
+    CatalogError::File {
+        path: file.display().to_string(),
+        source,
+    }
+}

@@ -1,0 +1,238 @@
+//! Taking a snapshot: copy, wait until what it contains of this node's own has come back, upload, verify.
+//!
+//! Invariant: at no step does a failure, or the end of this process, leave anything but the snapshots there were and perhaps an object without a manifest.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::catalog::{Catalog, CatalogError};
+use super::fold::fold;
+use super::manifest::{self, Manifest};
+use super::scratch::Scratch;
+use crate::change::operation::ChangeKind;
+use crate::changelog::marks::Marks;
+use crate::engine::Engine;
+use crate::replica::copy;
+use crate::sqlite::connection;
+use crate::sqlite::error::{Doing, SqliteError};
+use crate::state::{StateError, node};
+use crate::store::Progress;
+use crate::stream::Broker;
+
+/// How long a snapshot waits for this node's own changes in it to come back.
+const COME_BACK: Duration = Duration::from_secs(60);
+
+/// How often it is asked whether they have.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Why no snapshot was taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// SQLite: the disk may be full.
+    #[error(transparent)]
+    Sqlite(#[from] SqliteError),
+    /// The state in the copy.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The store.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// This node's own changes in it did not come back.
+    #[error(
+        "changes of this node that the snapshot contains have not come back from the stream for {} s; it is taken again when publishing works",
+        COME_BACK.as_secs()
+    )]
+    NotBack,
+    /// It cannot be made of the one before and the stream.
+    #[error("it cannot be made of the snapshot before it and the stream: {0}")]
+    Unfoldable(String),
+    /// The daemon is stopping.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+/// What becomes of this node's own changes that are not published yet.
+#[derive(Debug, Clone, Copy)]
+pub enum Own<'a> {
+    /// The snapshot contains them, and counts once they have come back from the stream.
+    MustBeBack,
+    /// It is the state that all nodes begin from: what it contains is there on all of them.
+    IsTheBeginning,
+    /// It is made without them, of this snapshot and the stream behind it.
+    FoldedOnto(&'a Manifest, &'a Broker),
+}
+
+/// Takes a snapshot.
+///
+/// # Errors
+/// See [`TakeError`]; what was begun is removed.
+pub async fn take(
+    engine: &Arc<Engine>,
+    catalog: &Catalog,
+    own: Own<'_>,
+    progress: &Progress,
+) -> Result<Manifest, TakeError> {
+    let database = &engine.config.db_path;
+    // Shared with the thread that copies: whoever ends last removes it.
+    let scratch = Arc::new(Scratch::new(database, "snapshot"));
+    let stop = Arc::new(AtomicBool::new(false));
+    let _stop = SetOnDrop(Arc::clone(&stop));
+    let (position, schema) = match own {
+        Own::FoldedOnto(before, broker) => fold(engine, broker, catalog, before, &scratch).await?,
+        Own::MustBeBack | Own::IsTheBeginning => {
+            let (state, mut marks, schema) = copied(engine, &scratch, stop).await?;
+            if matches!(own, Own::MustBeBack) {
+                wait_until_back(engine, &mut marks).await?;
+            }
+            (state.position, schema)
+        }
+    };
+    let manifest = Manifest {
+        format: manifest::FORMAT,
+        file: String::new(),
+        cluster: String::new(),
+        node: engine.config.node_id.to_string(),
+        sequence: position.sequence.0,
+        hash: format!("{:016x}", position.hash),
+        folded: position.folded.0,
+        schema,
+        size: 0,
+        sha256: String::new(),
+        time: OffsetDateTime::now_utc()
+            .format(&Rfc3339)
+            .unwrap_or_default(),
+        harmonylite: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let manifest = catalog.add(scratch.path(), manifest, progress).await?;
+    let back = Scratch::new(database, "verify");
+    match catalog.verify(&manifest, back.path()).await {
+        Ok(()) => {}
+        Err(damaged @ CatalogError::Damaged { .. }) => {
+            // It must not be taken for one by anybody.
+            catalog.remove(&manifest).await?;
+            return Err(damaged.into());
+        }
+        Err(other) => return Err(other.into()),
+    }
+    catalog.set_latest(scratch.path(), &manifest).await?;
+    Ok(manifest)
+}
+
+async fn copied(
+    engine: &Arc<Engine>,
+    scratch: &Arc<Scratch>,
+    stop: Arc<AtomicBool>,
+) -> Result<(node::NodeState, Marks, String), TakeError> {
+    let (engine, scratch) = (Arc::clone(engine), Arc::clone(scratch));
+    blocking(move || {
+        // Before the copy: a schema that changes meanwhile has another hash only in what people read.
+        let schema = engine.replica().captured().schema_hash();
+        let shutdown = engine.shutdown.clone();
+        let stop = move || stop.load(Ordering::Relaxed) || shutdown.is_requested();
+        let (state, marks) = copy_database(&engine.config.db_path, scratch.path(), stop)?;
+        Ok((state, marks, schema))
+    })
+    .await
+}
+
+/// Ends the copying when the future that waits for it is dropped.
+struct SetOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What the copy is of, and which of its changes are this node's own and not back yet.
+fn copy_database(
+    database: &Path,
+    to: &Path,
+    stop: impl Fn() -> bool + Send + 'static,
+) -> Result<(node::NodeState, Marks), TakeError> {
+    /// Steps of SQLite's machine between two looks: well under a millisecond.
+    const STEPS: i32 = 10_000;
+    let mut reader = connection::open_reader(database)?;
+    reader
+        .progress_handler(STEPS, Some(stop))
+        .doing("copy the database")?;
+    let copied = copy::copy(&reader, to)?;
+    let state = node::read(&copied)?.ok_or(StateError::Missing)?;
+    let marks = marks(&copied)?;
+    copy::finish(copied)?;
+    Ok((state, marks))
+}
+
+/// The last pending row of each change log in the copy.
+fn marks(copy: &Connection) -> Result<Marks, SqliteError> {
+    let doing = "look into the change logs of the copy";
+    let tables: Vec<String> = {
+        let mut stmt = copy
+            .prepare("SELECT table_name FROM __harmonylite__tables")
+            .doing(doing)?;
+        stmt.query_map([], |r| r.get(0))
+            .and_then(Iterator::collect)
+            .doing(doing)?
+    };
+    let mut rows = Vec::new();
+    for table in tables {
+        let log = crate::capture::layout::change_log(&table);
+        let there: bool = copy
+            .query_row(
+                "SELECT EXISTS(SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)",
+                [&log],
+                |r| r.get(0),
+            )
+            .doing(doing)?;
+        if !there {
+            continue;
+        }
+        let last: Option<i64> = copy
+            .query_row(
+                &format!(
+                    "SELECT max(id) FROM {} WHERE type <> {}",
+                    crate::sqlite::ident::quote(&log),
+                    ChangeKind::Done.code()
+                ),
+                [],
+                |r| r.get(0),
+            )
+            .doing(doing)?;
+        rows.extend(last.map(|id| (table, id)));
+    }
+    Ok(Marks::up_to(rows))
+}
+
+async fn wait_until_back(engine: &Arc<Engine>, marks: &mut Marks) -> Result<(), TakeError> {
+    let until = tokio::time::Instant::now() + COME_BACK;
+    let reader = connection::open_reader(&engine.config.db_path)?;
+    loop {
+        let captured = Arc::clone(engine.replica().captured());
+        if tokio::task::block_in_place(|| marks.clear(&reader, &captured))? {
+            return Ok(());
+        }
+        if engine.shutdown.is_requested() {
+            return Err(TakeError::Stopping);
+        }
+        if tokio::time::Instant::now() > until {
+            return Err(TakeError::NotBack);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, TakeError> + Send + 'static,
+) -> Result<T, TakeError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // The runtime goes down.
+        Err(_) => Err(TakeError::Stopping),
+    }
+}

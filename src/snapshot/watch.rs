@@ -1,0 +1,187 @@
+//! Every moment: this node says where it is, and looks how full the streams are.
+//!
+//! Invariant: the publisher learns of a soft limit within a second of its being passed, and counts what it sends itself meanwhile.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::presence::{self, Present};
+use crate::change::position::{NodeId, Sequence, ShardId};
+use crate::engine::Engine;
+use crate::stream::{Broker, Kv, KvError, StreamState};
+
+/// The share of `max_bytes`, in percent, above which nothing new is published until a snapshot has made room. The rest is for what is under way and
+/// for what the leader must publish before its snapshot counts.
+pub const SOFT_LIMIT: u64 = 80;
+
+/// How often the streams are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What the streams of all shards hold.
+#[derive(Debug, Clone, Default)]
+pub struct Streams {
+    /// By shard, from 1.
+    pub states: Vec<StreamState>,
+}
+
+impl Streams {
+    /// Looks at the streams of shards 1 to `shards`.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub async fn look(broker: &Broker, shards: u64) -> Result<Self, crate::stream::StreamError> {
+        let mut states = Vec::new();
+        for shard in (1..=shards).map(ShardId) {
+            states.push(broker.stream_state(shard).await?);
+        }
+        Ok(Self { states })
+    }
+
+    /// Bytes until the first of them is at its soft limit; negative above it; `None`: they have no limits.
+    #[must_use]
+    pub fn room(&self) -> Option<i64> {
+        self.up_to(SOFT_LIMIT)
+    }
+
+    /// Bytes until the first of them holds this share of its limit, in percent.
+    #[must_use]
+    pub fn up_to(&self, percent: u64) -> Option<i64> {
+        let room = |s: &StreamState| {
+            let soft = s.limit? / 100 * percent;
+            Some(
+                i64::try_from(soft)
+                    .unwrap_or(i64::MAX)
+                    .saturating_sub(i64::try_from(s.bytes).unwrap_or(i64::MAX)),
+            )
+        };
+        self.states.iter().filter_map(room).min()
+    }
+
+    /// Whether room must be made: a soft limit is passed, or a batch of so many bytes waits for room (0: none).
+    #[must_use]
+    pub fn are_tight(&self, wanted: u64) -> bool {
+        let wanted = i64::try_from(wanted).unwrap_or(i64::MAX);
+        self.room().is_some_and(|room| room <= 0)
+            || (wanted > 0 && self.up_to(100).is_some_and(|room| room <= wanted))
+    }
+
+    /// Bytes that were published behind `position`, as far as the share of messages tells.
+    #[must_use]
+    pub fn bytes_behind(&self, position: Sequence) -> u64 {
+        let Some(order) = self.states.first() else {
+            return 0;
+        };
+        let all: u64 = self.states.iter().map(|s| s.bytes).sum();
+        let behind = order.last.0.saturating_sub(position.0).min(order.messages);
+        match u128::from(order.messages) {
+            0 => 0,
+            messages => {
+                u64::try_from(u128::from(all) * u128::from(behind) / messages).unwrap_or(u64::MAX)
+            }
+        }
+    }
+}
+
+/// How often a node announces itself, for nodes that count as silent after `silent_after`.
+fn announce_every(silent_after: Duration) -> Duration {
+    (silent_after / 5).min(LOOK)
+}
+
+/// The longest pause between announcements after which payload under way is sent again.
+fn gap(silent_after: Duration) -> Duration {
+    silent_after / 2
+}
+
+/// Announces this node for the first time: from now on what it sends is kept for it.
+///
+/// # Errors
+/// The broker's.
+pub async fn begin(engine: &Engine, kv: &Kv) -> Result<(), KvError> {
+    engine
+        .gate
+        .require_presence(gap(engine.config.replication_log.silent_after));
+    say(engine, kv).await
+}
+
+async fn say(engine: &Engine, kv: &Kv) -> Result<(), KvError> {
+    let begun = Instant::now();
+    let present = {
+        let replica = engine.replica();
+        Present {
+            position: engine.config.replicate.then(|| replica.position().sequence),
+            incarnation: replica.incarnation(),
+            wanted: engine.gate.wanted(),
+        }
+    };
+    presence::announce(kv, NodeId(engine.config.node_id), present).await?;
+    engine.gate.announced(begun);
+    Ok(())
+}
+
+/// Runs until it is dropped.
+pub async fn run(engine: Arc<Engine>, broker: Broker, kv: Kv) {
+    let config = &engine.config.replication_log;
+    let mut looked: Option<Instant> = None;
+    loop {
+        if let Err(error) = say(&engine, &kv).await {
+            tracing::debug!(%error, "this node's position could not be announced");
+        }
+        if looked.is_none_or(|at| at.elapsed() >= LOOK) {
+            looked = Some(Instant::now());
+            match Streams::look(&broker, config.shards).await {
+                Ok(streams) => show(&engine, &streams),
+                Err(error) => tracing::debug!(%error, "the streams could not be looked at"),
+            }
+        }
+        tokio::time::sleep(announce_every(config.silent_after)).await;
+    }
+}
+
+/// To gauges and to the publisher.
+pub fn show(engine: &Engine, streams: &Streams) {
+    for (shard, state) in (1..).map(ShardId).zip(&streams.states) {
+        engine.metrics.stream_bytes.set(shard, state.bytes);
+        engine
+            .metrics
+            .stream_limit_bytes
+            .set(shard, state.limit.unwrap_or(0));
+    }
+    engine.gate.set_room(streams.room(), streams.up_to(100));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(messages: u64, last: u64, bytes: u64, limit: Option<u64>) -> StreamState {
+        StreamState {
+            first: Sequence(last + 1 - messages),
+            last: Sequence(last),
+            messages,
+            bytes,
+            created: 1,
+            limit,
+        }
+    }
+
+    #[test]
+    fn the_fullest_stream_decides() {
+        let streams = |states: Vec<StreamState>| Streams { states };
+        assert_eq!(streams(vec![state(1, 1, 50, None)]).room(), None);
+        let two = streams(vec![
+            state(10, 100, 500, Some(1000)),
+            state(10, 10, 900, Some(1000)),
+        ]);
+        assert_eq!(two.room(), Some(-100));
+        assert!(two.are_tight(0));
+        let half = streams(vec![state(10, 100, 500, Some(1000))]);
+        assert!(!half.are_tight(0) && !half.are_tight(499) && half.are_tight(500));
+        assert_eq!(two.bytes_behind(Sequence(95)), 700);
+        assert_eq!(two.bytes_behind(Sequence(10)), 1400);
+        assert_eq!(two.bytes_behind(Sequence(100)), 0);
+        assert_eq!(
+            streams(vec![state(0, 0, 0, None)]).bytes_behind(Sequence(0)),
+            0
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! Replicas on real files that hand one another the bytes they publish.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use harmonylite::apply::incoming::{self, Body, Incoming};
+use harmonylite::change::position::{Incarnation, NodeId, Sequence};
+use harmonylite::codec::batch::Limits;
+use harmonylite::codec::spool::Spool;
+use harmonylite::publish::outbox::Outbox;
+use harmonylite::replica::Replica;
+use harmonylite::replica::group::{Applied, ApplyOptions};
+use harmonylite::replica::lifecycle::OpenOptions;
+use harmonylite::sqlite::connection::open_reader;
+use rusqlite::Connection;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A replica and its app, on a file of its own.
+pub struct Node {
+    app: Connection,
+    reader: Connection,
+    pub replica: Replica,
+    spool: Arc<Spool>,
+    folder: tempfile::TempDir,
+    lives: u64,
+}
+
+impl Node {
+    pub fn new(id: u64, schema: &str) -> Self {
+        Self::of(id, |path| {
+            let app = Connection::open(path).unwrap();
+            app.execute_batch(&format!("PRAGMA journal_mode = WAL; {schema}"))
+                .unwrap();
+        })
+    }
+
+    /// On a copy of this file.
+    pub fn on_file(id: u64, file: &Path) -> Self {
+        Self::of(id, |path| {
+            std::fs::copy(file, path).unwrap();
+        })
+    }
+
+    fn of(id: u64, make: impl FnOnce(&Path)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d.db");
+        make(&path);
+        let app = Connection::open(&path).unwrap();
+        let options = OpenOptions {
+            node_id: NodeId(id),
+            publish: true,
+            include: Vec::new(),
+            exclude: Vec::new(),
+        };
+        let replica = Replica::open(&path, &options, PATIENCE, &|| false).unwrap();
+        let mut node = Self {
+            app,
+            reader: open_reader(&path).unwrap(),
+            replica,
+            spool: Arc::new(Spool::new(folder.path().to_owned())),
+            folder,
+            lives: 0,
+        };
+        node.new_life();
+        node
+    }
+
+    /// Begins a new incarnation, as a start does.
+    pub fn new_life(&mut self) {
+        self.lives += 1;
+        let life = Incarnation {
+            counter: self.lives,
+            nonce: self.lives,
+        };
+        self.replica
+            .begin_incarnation(life, PATIENCE, &|| false)
+            .unwrap();
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn reader(&self) -> &Connection {
+        &self.reader
+    }
+
+    /// Changes that have not come back.
+    pub fn pending(&self) -> u64 {
+        self.replica.pending_changes().unwrap()
+    }
+
+    /// As if everything had come back.
+    pub fn forget_pending(&mut self) {
+        let batch = self.scan();
+        self.apply(&stream(&[&batch]));
+    }
+
+    pub fn write(&self, sql: &str) {
+        self.app.execute_batch(sql).unwrap();
+    }
+
+    pub fn read(&self, sql: &str) -> String {
+        let mut rows = self.app.prepare(sql).unwrap();
+        let rows: Vec<String> = rows
+            .query_map([], |r| r.get(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        rows.join(",")
+    }
+
+    /// What is new, as the message that publishes it.
+    pub fn scan(&mut self) -> Bytes {
+        let limits = Limits {
+            max_payload: 1 << 20,
+            shards: 1,
+            compress: false,
+            compress_min_bytes: 0,
+        };
+        let scanned = self
+            .replica
+            .scan(&self.reader, limits, &self.spool)
+            .unwrap();
+        Outbox::new(scanned.batch.unwrap()).commit().unwrap()
+    }
+
+    pub fn apply(&mut self, messages: &[Incoming]) -> Applied {
+        let options = ApplyOptions {
+            max_time: Duration::from_secs(60),
+            given_up: false,
+            patience: PATIENCE,
+            stop: &|| false,
+        };
+        self.replica.apply(messages, &options).unwrap()
+    }
+}
+
+/// The order stream.
+pub fn stream(messages: &[&Bytes]) -> Vec<Incoming> {
+    let open = |(i, bytes): (usize, &&Bytes)| incoming::open(Sequence(i as u64 + 1), bytes);
+    let stream: Vec<Incoming> = messages.iter().enumerate().map(open).collect();
+    assert!(stream.iter().all(|m| matches!(m.body, Body::Batch(_))));
+    stream
+}
