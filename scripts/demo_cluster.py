@@ -25,10 +25,6 @@ node_id = {number}
 # The demo keeps the whole history; it is small.
 max_entries = 1000000
 
-[snapshot]
-# All three databases start equal (empty), which is what a cluster without snapshots asks for.
-enabled = false
-
 [nats]
 {nats}
 

@@ -41,6 +41,7 @@ pub struct Engine {
     /// Where the managed server listens, once it runs.
     pub nats_url: OnceLock<String>,
     replica: Mutex<Replica>,
+    unsure: Arc<AtomicU64>,
     echo: Mutex<Echo>,
     echoed: Condvar,
     broker: watch::Sender<Option<Broker>>,
@@ -93,7 +94,9 @@ impl Engine {
         replica: Replica,
     ) -> Arc<Self> {
         let folded = watch::Sender::new(replica.position().sequence);
+        let unsure = replica.unsure_count();
         Arc::new(Self {
+            unsure,
             config,
             shutdown,
             status,
@@ -119,6 +122,12 @@ impl Engine {
     /// The replica, for one scan or one application.
     pub fn replica(&self) -> MutexGuard<'_, Replica> {
         self.replica.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many tables have rows that may have been written without capture, as of the last look.
+    #[must_use]
+    pub fn unsure_tables(&self) -> u64 {
+        self.unsure.load(Ordering::Acquire)
     }
 
     /// The broker, once this node may publish and apply.

@@ -21,6 +21,7 @@ pub mod consume;
 pub mod control;
 pub mod daemon;
 pub mod engine;
+pub mod history;
 pub mod http;
 pub mod journals;
 pub mod peers;

@@ -9,6 +9,7 @@ use harmonylite::cli::exit::ExitCode;
 use harmonylite::cli::words::{self, Snapshot, Word, snapshot};
 use harmonylite::config::Config;
 use harmonylite::daemon::{self, Fatal, Purpose};
+use harmonylite::sqlite::leftover::Leftover;
 use harmonylite::telemetry::logging;
 
 fn main() -> ProcessExitCode {
@@ -30,7 +31,19 @@ fn main() -> ProcessExitCode {
         Ok(loaded) => loaded,
         Err(e) => return failed(ExitCode::Config, &e),
     };
-    let (config, notices) = (loaded.config, loaded.notices);
+    let (config, mut notices) = (loaded.config, loaded.notices);
+    let mut aside = None;
+    // Before anything here opens the database; `-check` moves nothing.
+    if args.command != Command::Check {
+        match Leftover::find(&config.db_path).map(Leftover::move_aside) {
+            None => {}
+            Some(Ok(notice)) => aside = Some(notice),
+            Some(Err(e)) => return failed(ExitCode::TempFail, &e),
+        }
+    }
+    if !matches!(args.command, Command::Word(_)) {
+        notices.extend(aside.take());
+    }
     let done = match args.command {
         Command::Check => return said(&commands::check(&config, &notices), ExitCode::Ok),
         Command::Stop => commands::stop(&config),
@@ -43,10 +56,15 @@ fn main() -> ProcessExitCode {
         Command::SchemaStatus | Command::SchemaStatusCluster => {
             commands::not_built_yet(&args.command)
         }
-        Command::Word(word) => match words::run(word, &config) {
-            Ok(done) => return said(&done.text, done.code),
-            Err(fatal) => Err(fatal),
-        },
+        Command::Word(word) => {
+            if let Some(aside) = aside {
+                let _ = writeln!(std::io::stderr(), "{aside}");
+            }
+            match words::run(word, &config) {
+                Ok(done) => return said(&done.text, done.code),
+                Err(fatal) => Err(fatal),
+            }
+        }
         Command::Run | Command::Help(_) | Command::Version => {
             serve(config, &notices, Purpose::Replicate)
         }

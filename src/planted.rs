@@ -98,6 +98,24 @@ mod with_feature {
         SettledTooSoon,
         /// Whatever stands where a record's piece stood is taken for it.
         AnyPieceWillDo,
+        /// A snapshot counts though what it contains of its maker's own has not come back.
+        PhantomSnapshot,
+        /// A snapshot does not say which change-log rows it contains.
+        CoveredForgotten,
+        /// A row that loses to a pending one in a restore is not logged as deleted.
+        LoserNotLogged,
+        /// A restore takes what is pending for nothing.
+        PendingNotRestored,
+        /// Cells of a row that the snapshot does not have stay pending.
+        RestoreForgetsNoCells,
+        /// Streams are trimmed by the positions of living nodes alone.
+        TrimsPastTheSnapshot,
+        /// Payload goes though a record that comes may name it.
+        OpenPayloadTrimmed,
+        /// A record above the cut is parted from its payload below it.
+        CutPartsBatches,
+        /// Payload counts as kept for a node that was silent for long.
+        SilenceIgnored,
     }
 
     thread_local! {

@@ -198,9 +198,9 @@ fn each_fault_names_line_key_and_remedy() {
             "path of a folder",
         ),
         (
-            "[snapshot.file]\npath = 'DIR/no'",
+            "[snapshot.file]\npath = 'DIR/config.toml'",
             "line 3: snapshot.file.path",
-            "create it",
+            "is not a folder",
         ),
         (
             "[snapshot.file]\npath = 'DIR'",
@@ -713,6 +713,21 @@ fn no_key_is_silently_without_effect() {
     assert_eq!(notices.len(), 6, "{notices:#?}");
     let quiet = Site::new("db_path = 'DIR/data.db'\nnode_id = 1\n[replication_log]\nmax_age = 0\n");
     assert_eq!(quiet.load().unwrap().notices, Vec::<String>::new());
+}
+
+#[test]
+fn a_folder_for_snapshots_may_be_mounted_later() {
+    let site = Site::new(
+        "db_path = 'DIR/data.db'\nnode_id = 1\n[snapshot]\nstore = 'file'\n[snapshot.file]\npath = 'DIR/no'\n",
+    );
+    let notices = site.load().unwrap().notices;
+    assert_eq!(notices.len(), 1, "{notices:#?}");
+    assert!(
+        notices[0].contains("/no is not there: make it, mount it"),
+        "{notices:#?}"
+    );
+    std::fs::create_dir(site.path().join("no")).unwrap();
+    assert_eq!(site.load().unwrap().notices, Vec::<String>::new());
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod lag;
 mod node;
 mod report;
 mod series;
+mod snapshot;
 mod throughput;
 
 use report::Report;
@@ -44,6 +45,7 @@ pub fn run() {
     let wanted = Wanted::from_environment();
     let mut report = Report::new(wanted.rounds);
     capture::run(&wanted, &mut report);
+    snapshot::run(&wanted, &mut report);
     let mut cluster = cluster::Cluster::start();
     report.nats_server = cluster.broker.version();
     throughput::idle(&wanted, &cluster, &mut report);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A running `harmonylite`; killed when dropped.
 pub struct Node {
@@ -12,9 +13,14 @@ pub struct Node {
 impl Node {
     /// Starts a daemon for `folder/app.db`.
     pub fn start(folder: &Path, id: u64, nats_url: &str) -> Self {
+        Self::start_with(folder, id, nats_url, "")
+    }
+
+    /// As [`start`](Self::start), with more sections in the configuration.
+    pub fn start_with(folder: &Path, id: u64, nats_url: &str, more: &str) -> Self {
         let config = folder.join("config.toml");
         let text = format!(
-            "db_path = {:?}\nnode_id = {id}\n[nats]\nurls = [{nats_url:?}]\n",
+            "db_path = {:?}\nnode_id = {id}\n[nats]\nurls = [{nats_url:?}]\n{more}",
             folder.join("app.db")
         );
         std::fs::write(&config, text).unwrap();
@@ -53,6 +59,16 @@ impl Node {
             "harmonylite ended with {ended}:\n{}",
             self.log()
         );
+    }
+
+    /// Waits until it has logged this.
+    pub fn wait_for_log(&self, text: &str, deadline: Duration) {
+        let started = Instant::now();
+        let said = || std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        while !said().contains(text) {
+            assert!(started.elapsed() < deadline, "no {text:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// The end of what it has logged.

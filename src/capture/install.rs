@@ -1,20 +1,27 @@
 //! Installs capture and keeps it current: compares the objects that should be there with those that are, and mends the difference in
 //! one transaction.
 //!
-//! Invariants: a table's change log and its triggers appear together; a change of columns begins a new generation; a table that
-//! appears later has all its rows logged, while those that are there when the first capture is installed are taken to be equal on all nodes.
+//! Invariants: a table's change log and its triggers appear together; a change of columns begins a new generation. Rows that are there when the first capture
+//! is installed are taken to be equal on all nodes. In the database of a cluster any other rows that were written without capture make their table
+//! one that is not certain ([`unsure`]), which is then compared with the fold; elsewhere a table that appears later has all its rows logged.
 
 use std::collections::HashMap;
 
 use rusqlite::Connection;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::known::{
+    KnownTable, StoredObject, bears_trigger, has_lost_triggers, newest_app_trigger, purposes,
+    read_known, read_objects, write_known,
+};
 use super::{layout, renames, triggers};
 use crate::change::table::Table;
 use crate::planted::planted;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::{quote, quote_list};
 use crate::sqlite::introspect::{OWN_PREFIX, Schema, read_schema};
+use crate::state::node;
+use crate::state::unsure::{self, Reason};
 
 /// A table whose changes are captured.
 #[derive(Debug, Clone)]
@@ -131,13 +138,6 @@ pub fn describe_only(conn: &Connection, wanted: TableFilter<'_>) -> Result<Captu
     })
 }
 
-#[derive(Debug, PartialEq, Eq, Clone)]
-struct KnownTable {
-    generation: i64,
-    columns: String,
-    key: String,
-}
-
 /// Makes capture current. Call it inside a write transaction, after the state tables exist. `first`: nothing was ever captured here.
 ///
 /// # Errors
@@ -158,6 +158,7 @@ pub fn refresh(
     warnings.append(&mut renames::follow(conn, &tables)?);
     let known = read_known(conn)?;
     let there = read_objects(conn)?;
+    let of_a_cluster = node::cluster(conn)?.is_some();
     let mut out = Captured {
         warnings,
         refused: schema.refused,
@@ -174,19 +175,28 @@ pub fn refresh(
             Some(k) => k.generation + 1,
             None => 1,
         };
+        let ours = triggers::triggers(table, generation);
         let now = KnownTable {
             generation,
             columns,
             key,
+            triggers: purposes(table, &ours),
         };
         let log_there = there.contains_key(&layout::change_log(&table.name).to_ascii_lowercase());
-        if before.is_some() && !bears_trigger(&bare, table) {
+        let lost = before.is_some_and(|b| has_lost_triggers(&bare, table, b));
+        let rekeyed =
+            before.is_some_and(|b| b.key != now.key) && log_there && !bears_trigger(&bare, table);
+        let gap = lost || (before.is_none() && first && of_a_cluster);
+        if gap && !rekeyed {
+            unsure::mark(conn, &table.name, Reason::Gap)?;
+        }
+        if lost {
             out.warnings.push(format!(
-                "the triggers on table \"{}\" were gone (a rebuilt table, or dropped by hand): what was written without them is not known",
+                "the triggers on table \"{}\" were gone (a rebuilt table, or dropped by hand): what was written without them is looked for",
                 table.name
             ));
         }
-        if before.is_some_and(|b| b.key != now.key) && log_there && !bears_trigger(&bare, table) {
+        if rekeyed {
             // Key values of the old log cannot be read as the new key's: log every row anew, whole.
             out.warnings.push(format!(
                 "table \"{}\" has a new primary key: all its rows are sent again",
@@ -195,7 +205,11 @@ pub fn refresh(
             drop_log(conn, table, &there)?;
             fill.push(triggers::log_all_rows(table, generation));
         } else if before.is_none() && !first {
-            fill.push(triggers::log_all_rows(table, generation));
+            if of_a_cluster && has_rows(conn, table)? {
+                unsure::mark(conn, &table.name, Reason::New)?;
+            } else if !of_a_cluster {
+                fill.push(triggers::log_all_rows(table, generation));
+            }
         } else if before.is_some_and(|b| b.generation != generation)
             && log_there
             && !planted!(NotSentAgain)
@@ -207,7 +221,6 @@ pub fn refresh(
             write_known(conn, &table.name, &now)?;
         }
         desired.extend(triggers::tables(table).into_iter().map(|o| (o, false)));
-        let ours = triggers::triggers(table, generation);
         // Newer triggers fire first: when the app has made one since, ours are made anew.
         let oldest_of_ours = ours
             .iter()
@@ -225,6 +238,12 @@ pub fn refresh(
             notes: (!table.uniques.is_empty()).then(|| quote(&layout::notes(&table.name))),
             table: table.clone(),
         });
+    }
+    for gone in unsure::read(conn)?
+        .iter()
+        .filter(|u| !tables.iter().any(|t| t.name.eq_ignore_ascii_case(&u.table)))
+    {
+        unsure::clear(conn, gone)?;
     }
     let refs: Vec<&Table> = tables.iter().collect();
     desired.extend(triggers::views(&refs).into_iter().map(|o| (o, false)));
@@ -328,87 +347,14 @@ fn is_state_table(lower_name: &str) -> bool {
         "conflicts",
         "dead_letters",
         "skips",
+        "unsure",
     ]
     .iter()
     .any(|t| lower_name == format!("{OWN_PREFIX}{t}"))
 }
 
-struct StoredObject {
-    rowid: i64,
-    kind: String,
-    name: String,
-    on: String,
-    sql: String,
-    ours: bool,
-}
-
-/// All objects of ours, and the app's triggers, by name in lower case.
-fn read_objects(conn: &Connection) -> Result<HashMap<String, StoredObject>, SqliteError> {
-    let mut stmt = conn
-        .prepare_cached("SELECT rowid, type, name, tbl_name, coalesce(sql, '') FROM main.sqlite_schema WHERE type IN ('table', 'view', 'trigger')")
-        .doing("read the schema")?;
-    stmt.query_map([], |r| {
-        let name: String = r.get(2)?;
-        let ours = name.to_ascii_lowercase().starts_with(OWN_PREFIX);
-        Ok((
-            name.to_ascii_lowercase(),
-            StoredObject {
-                rowid: r.get(0)?,
-                kind: r.get(1)?,
-                name,
-                on: r.get(3)?,
-                sql: r.get(4)?,
-                ours,
-            },
-        ))
-    })
-    .and_then(Iterator::collect)
-    .doing("read the schema")
-}
-
-/// Whether the table bears an insert trigger of ours, under whatever name it was captured.
-fn bears_trigger(there: &HashMap<String, StoredObject>, table: &Table) -> bool {
-    there.values().any(|o| {
-        o.ours
-            && o.kind == "trigger"
-            && o.name.ends_with("_insert")
-            && o.on.eq_ignore_ascii_case(&table.name)
-    })
-}
-
-fn newest_app_trigger(there: &HashMap<String, StoredObject>, table: &str) -> Option<i64> {
-    there
-        .values()
-        .filter(|o| o.kind == "trigger" && !o.ours && o.on.eq_ignore_ascii_case(table))
-        .map(|o| o.rowid)
-        .max()
-}
-
-fn read_known(conn: &Connection) -> Result<HashMap<String, KnownTable>, SqliteError> {
-    let mut stmt = conn
-        .prepare_cached("SELECT table_name, generation, columns, key FROM __harmonylite__tables")
-        .doing("read the captured tables")?;
-    stmt.query_map([], |r| {
-        let name: String = r.get(0)?;
-        Ok((
-            name.to_ascii_lowercase(),
-            KnownTable {
-                generation: r.get(1)?,
-                columns: r.get(2)?,
-                key: r.get(3)?,
-            },
-        ))
-    })
-    .and_then(Iterator::collect)
-    .doing("read the captured tables")
-}
-
-fn write_known(conn: &Connection, table: &str, known: &KnownTable) -> Result<(), SqliteError> {
-    conn.execute(
-        "INSERT INTO __harmonylite__tables(table_name, generation, columns, key) VALUES(?1, ?2, ?3, ?4)
-         ON CONFLICT(table_name) DO UPDATE SET generation = excluded.generation, columns = excluded.columns, key = excluded.key",
-        rusqlite::params![table, known.generation, known.columns, known.key],
-    )
-    .doing("write the captured tables")?;
-    Ok(())
+fn has_rows(conn: &Connection, table: &Table) -> Result<bool, SqliteError> {
+    let sql = format!("SELECT EXISTS(SELECT 1 FROM {})", quote(&table.name));
+    conn.query_row(&sql, [], |r| r.get(0))
+        .doing_with(|| format!("look for rows of table \"{}\"", table.name))
 }

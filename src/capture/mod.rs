@@ -4,6 +4,7 @@
 //! enough for version 3.35; every object of ours begins with `__harmonylite__`; removing capture leaves the app's schema as it was.
 
 pub mod install;
+mod known;
 pub mod layout;
 pub mod remove;
 pub mod renames;

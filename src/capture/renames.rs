@@ -13,6 +13,7 @@ use crate::change::table::Table;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
 use crate::sqlite::introspect::OWN_PREFIX;
+use crate::state::unsure;
 
 /// Renames change logs after their tables and key columns. Returns a sentence for each.
 ///
@@ -42,6 +43,7 @@ pub fn follow(conn: &Connection, tables: &[Table]) -> Result<Vec<String>, Sqlite
             }
             conn.execute("UPDATE OR REPLACE __harmonylite__tables SET table_name = ?1 WHERE table_name = ?2 COLLATE NOCASE", [&table.name, &before])
                 .doing("note the new name of a table")?;
+            unsure::rename(conn, &before, &table.name)?;
             out.push(format!("table \"{before}\" is now called \"{}\": what was pending of it is sent under the new name", table.name));
         }
         let wanted: Vec<String> = table

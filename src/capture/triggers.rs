@@ -332,9 +332,20 @@ pub fn log_pending_again(table: &Table, generation: i64) -> String {
 /// Logs a change of one row as a trigger would. Parameters: the key.
 #[must_use]
 pub fn log_change(table: &Table, kind: ChangeKind, generation: i64) -> String {
+    log_one(table, kind, "0", generation)
+}
+
+/// Logs an update of some columns of one row as a trigger would. Parameters: the key, then the mask.
+#[must_use]
+pub fn log_cells(table: &Table, generation: i64) -> String {
+    let mask = format!("?{}", table.key_len() + 1);
+    log_one(table, ChangeKind::Cells, &mask, generation)
+}
+
+fn log_one(table: &Table, kind: ChangeKind, mask: &str, generation: i64) -> String {
     let keys: Vec<String> = (1..=table.key_len()).map(|i| format!("?{i}")).collect();
     format!(
-        "INSERT INTO {} VALUES({}, {}, 0, {generation}, {STAMP})",
+        "INSERT INTO {} VALUES({}, {}, {mask}, {generation}, {STAMP})",
         log_columns(table),
         keys.join(", "),
         kind.code()

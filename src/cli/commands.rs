@@ -14,6 +14,7 @@ use crate::replica::filter::TableFilter;
 use crate::sqlite::connection;
 use crate::sqlite::error::{Fault, SqliteError};
 use crate::sqlite::introspect::read_schema;
+use crate::sqlite::leftover::Leftover;
 use crate::state::StateError;
 
 /// How long `-stop` and `-cleanup` wait for the daemon: more than it takes to publish what is pending.
@@ -30,6 +31,10 @@ pub fn check(config: &Config, notices: &[String]) -> String {
         out.push_str(&format!(
             "note: the database {} does not exist yet\n",
             config.db_path.display()
+        ));
+    } else if let Some(leftover) = Leftover::find(&config.db_path) {
+        out.push_str(&format!(
+            "warning: {leftover}: the next start moves it aside\n"
         ));
     } else {
         match warning_of(config) {

@@ -6,12 +6,45 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 /// Bytes that one spool keeps in memory before it writes to its file: a few messages, so that usual batches never touch the disk.
 pub const IN_MEMORY: u64 = 8 << 20;
+
+/// Bytes of all spools' files.
+static ON_DISK: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes that all spools of this process hold on the disk.
+#[must_use]
+pub fn on_disk() -> u64 {
+    ON_DISK.load(Ordering::Relaxed)
+}
+
+/// An unlinked temporary file; its bytes count until the last blob in it is gone.
+#[derive(Debug)]
+pub struct SpoolFile {
+    file: File,
+    bytes: AtomicU64,
+}
+
+impl SpoolFile {
+    fn write(&self, data: &[u8], offset: u64) -> std::io::Result<()> {
+        self.file.write_all_at(data, offset)?;
+        let length = data.len() as u64;
+        self.bytes.fetch_add(length, Ordering::Relaxed);
+        ON_DISK.fetch_add(length, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for SpoolFile {
+    fn drop(&mut self) {
+        ON_DISK.fetch_sub(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
 
 /// A spool.
 #[derive(Debug)]
@@ -23,7 +56,7 @@ pub struct Spool {
 #[derive(Debug, Default)]
 struct Inner {
     in_memory: u64,
-    file: Option<Arc<File>>,
+    file: Option<Arc<SpoolFile>>,
     end: u64,
 }
 
@@ -35,7 +68,7 @@ pub enum Blob {
     /// In the spool's file.
     File {
         /// The file.
-        file: Arc<File>,
+        file: Arc<SpoolFile>,
         /// Where it begins.
         offset: u64,
         /// How long it is.
@@ -67,13 +100,16 @@ impl Spool {
         let file = match &inner.file {
             Some(f) => Arc::clone(f),
             None => {
-                let f = Arc::new(tempfile::tempfile_in(&self.folder)?);
+                let f = Arc::new(SpoolFile {
+                    file: tempfile::tempfile_in(&self.folder)?,
+                    bytes: AtomicU64::new(0),
+                });
                 inner.file = Some(Arc::clone(&f));
                 f
             }
         };
         let offset = inner.end;
-        file.write_all_at(&data, offset)?;
+        file.write(&data, offset)?;
         inner.end += length;
         Ok(Blob::File {
             file,
@@ -97,7 +133,7 @@ impl Blob {
                 length,
             } => {
                 let mut out = vec![0; *length];
-                file.read_exact_at(&mut out, *offset)?;
+                file.file.read_exact_at(&mut out, *offset)?;
                 Ok(out.into())
             }
         }
@@ -133,5 +169,6 @@ mod tests {
         for (blob, d) in blobs.iter().zip(&data) {
             assert_eq!(&blob.read().unwrap()[..], &d[..]);
         }
+        assert!(on_disk() >= 9 << 20);
     }
 }

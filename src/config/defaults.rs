@@ -23,6 +23,8 @@ pub(super) const MAX_ENTRIES: u64 = 1024;
 const MAX_BYTES: u64 = 1 << 30;
 /// A node that restarts or loses its network for a while catches up from the stream; one that is away for longer restores a snapshot.
 const SILENT_AFTER: Duration = Duration::from_secs(3600);
+/// Keys of some millions of changed rows, which is more than a log holds that has outgrown no snapshot yet.
+const KEPT_MAX_BYTES: u64 = 256 << 20;
 /// Runs on a single server; clusters should set 3.
 const REPLICAS: usize = 1;
 /// Measured: below about 1 KB zstd makes messages larger, not smaller.
@@ -79,6 +81,7 @@ impl Config {
                 // Space is bounded by bytes already; age is a policy that somebody must want.
                 max_age: Duration::ZERO,
                 silent_after: SILENT_AFTER,
+                kept_max_bytes: KEPT_MAX_BYTES,
                 replicas: REPLICAS,
                 // Rows compress to about half, and networks are slower than zstd.
                 compress: true,

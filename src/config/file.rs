@@ -46,6 +46,7 @@ section!(
         max_bytes: Option<i64>,
         max_age: Option<i64>,
         silent_after: Option<i64>,
+        kept_max_bytes: Option<i64>,
         replicas: Option<i64>,
         compress: Option<bool>,
         compress_min_bytes: Option<i64>,

@@ -91,6 +91,8 @@ pub struct ReplicationLogConfig {
     pub max_age: Duration,
     /// A node that has said nothing for this long holds up trimming no more.
     pub silent_after: Duration,
+    /// Bytes kept of what this node has published until a snapshot covers it, past which publishing waits.
+    pub kept_max_bytes: u64,
     /// JetStream replicas.
     pub replicas: usize,
     /// Compress messages with zstd.

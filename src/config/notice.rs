@@ -73,6 +73,13 @@ pub(super) fn notices(
         ));
     }
     notices.extend(config.warnings());
+    let folder = &config.snapshot.file_path;
+    if config.snapshot.enabled && config.snapshot.store == SnapshotStore::File && !folder.exists() {
+        notices.push(format!(
+            "the folder for snapshots {} is not there: make it, mount it, or correct snapshot.file.path; until then no snapshot is taken or restored",
+            folder.display()
+        ));
+    }
     notices
 }
 

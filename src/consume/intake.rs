@@ -12,15 +12,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::payload::{self, PayloadError, PieceCache};
 use crate::apply::incoming::{self, Body, Incoming};
 use crate::apply::order::{Verdict, judge_record};
-use crate::change::position::{Sequence, ShardId};
-use crate::codec::frame::message_hash;
+use crate::change::position::ShardId;
 use crate::codec::spool::{IN_MEMORY, Spool};
 use crate::engine::Engine;
+use crate::history::mend::mend;
+use crate::history::standing::{self, Standing};
 use crate::http::status::Component;
 use crate::runtime::Backoff;
 use crate::state::node::Position;
 use crate::state::publishers::{LastTaken, Publishers};
-use crate::stream::{Broker, StoredMessage, StreamError, continuity};
+use crate::stream::{Broker, StoredMessage, continuity};
 
 /// Messages that wait to be applied.
 pub const QUEUE: usize = 4096;
@@ -57,12 +58,20 @@ pub async fn run(
     let mut cache = PieceCache::default();
     let folder: PathBuf = engine.config.folder().to_owned();
     loop {
-        if let Err(broken) = verify(&broker, position).await {
-            if broken.restores && engine.config.snapshot.enabled && engine.config.replicate {
-                engine.begin_again(&broken.reason);
+        let halted = match verify(&broker, position).await {
+            Standing::Holds => None,
+            Standing::Trimmed(why) if engine.config.snapshot.enabled && engine.config.replicate => {
+                engine.begin_again(&why);
                 return out.closed().await;
             }
-            engine.halt(Some(broken.reason));
+            Standing::Trimmed(why) => Some(why),
+            Standing::Broken(why) => match mend(&engine, &broker, why).await {
+                Ok(()) => return out.closed().await,
+                Err(why) => Some(why),
+            },
+        };
+        if halted.is_some() {
+            engine.halt(halted);
             tokio::select! {
                 () = out.closed() => return,
                 () = tokio::time::sleep(LOOK_AGAIN) => continue,
@@ -80,6 +89,10 @@ pub async fn run(
                     if link.borrow().connected { break } else { continue }
                 }
                 next = reader.next() => next,
+                // A stream that is gone is no fault of the reader's, which would wait for it for ever.
+                () = tokio::time::sleep(LOOK_AGAIN) => {
+                    if reader.health().snapshot().trouble.is_some() { break } else { continue }
+                }
             };
             engine
                 .metrics
@@ -122,15 +135,18 @@ pub async fn run(
                                 newer = Some(version);
                                 break;
                             }
-                            if matches!(e, PayloadError::Missing { .. }) {
-                                missing = true;
-                                engine.halt(Some(e.to_string()));
-                            }
-                            engine.status.failed(Component::Apply, &e);
                             let at = message.sequence;
                             if tokio::task::block_in_place(|| engine.replica().skips(at)) {
-                                // An operator wants to go on without its rows.
+                                // It is void, or an operator wants to go on without its rows.
                                 break;
+                            }
+                            engine.status.failed(Component::Apply, &e);
+                            if matches!(e, PayloadError::Missing { .. }) {
+                                match mend(&engine, &broker, e.to_string()).await {
+                                    Ok(()) => return out.closed().await,
+                                    Err(why) => engine.halt(Some(why)),
+                                }
+                                missing = true;
                             }
                             tokio::select! {
                                 () = out.closed() => return,
@@ -186,56 +202,14 @@ fn weigh(opened: &Incoming, message: &StoredMessage) -> usize {
     decoded.clamp(1, QUEUE_BYTES)
 }
 
-/// Why reading cannot go on.
-struct Broken {
-    reason: String,
-    /// A snapshot mends it.
-    restores: bool,
-}
-
-/// Whether the stream is still the one that was read up to `position`; otherwise why not, and what to do. Waits for a broker that does not answer.
-async fn verify(broker: &Broker, position: Position) -> Result<(), Broken> {
-    const FETCH_DEADLINE: Duration = Duration::from_secs(5);
+/// Whether the stream is still the one that was read up to `position`. Waits for a broker that does not answer.
+async fn verify(broker: &Broker, position: Position) -> Standing {
     const AGAIN: Duration = Duration::from_millis(200);
-    let stream = broker.stream_name(ShardId::ORDER);
     loop {
-        let state = match broker.stream_state(ShardId::ORDER).await {
-            Ok(state) => state,
-            Err(StreamError::StreamMissing { .. }) => {
-                return Err(Broken {
-                    reason: format!(
-                        "stream {stream} is gone, of which this node has folded {} messages: bring it back from a backup of the broker",
-                        position.sequence
-                    ),
-                    restores: false,
-                });
-            }
-            // The reader waits for the broker, and shows in health.
-            Err(_) => {
-                tokio::time::sleep(AGAIN).await;
-                continue;
-            }
-        };
-        let held = (state.first..=state.last).contains(&position.sequence);
-        let there = match position.sequence {
-            at if at > Sequence(0) && held => {
-                match broker.fetch(ShardId::ORDER, at, FETCH_DEADLINE).await {
-                    Ok(message) => message.map(|m| {
-                        continuity::fingerprint(message_hash(&m.payload), m.timestamp_nanos)
-                    }),
-                    // Not compared is not equal: only an answer lets this node go on.
-                    Err(_) => {
-                        tokio::time::sleep(AGAIN).await;
-                        continue;
-                    }
-                }
-            }
-            _ => None,
-        };
-        return continuity::compare(&stream, &state, position.sequence, position.hash, there)
-            .map_err(|e| Broken {
-                reason: e.to_string(),
-                restores: matches!(e, continuity::Broken::Trimmed { .. }),
-            });
+        // Not compared is not equal: only an answer lets this node go on. The reader waits for the broker, and shows in health.
+        match standing::look(broker, position).await {
+            Ok(standing) => return standing,
+            Err(_) => tokio::time::sleep(AGAIN).await,
+        }
     }
 }

@@ -16,10 +16,11 @@ use crate::change::position::{Sequence, ShardId};
 use crate::changelog::in_flight::Carrier;
 use crate::cli::exit::ExitCode;
 use crate::codec::sequence_map::{self, SequenceMap};
+use crate::codec::spool;
 use crate::engine::Engine;
 use crate::http::status::{Component, Loop};
-use crate::replica::ReplicaError;
 use crate::replica::group::{Applied, ApplyOptions, Stopped};
+use crate::replica::{Replica, ReplicaError};
 use crate::runtime::Backoff;
 use crate::sqlite::connection;
 use crate::sqlite::error::Fault;
@@ -223,7 +224,13 @@ impl ConsumeLoop {
         let result = if engine.config.replicate {
             // Before the replica is held: choosing looks at it.
             let group = self.group(given_up);
-            engine.replica().apply(group, &options)
+            let mut replica = engine.replica();
+            if replica.applying_waits() {
+                drop(replica);
+                self.leave_until = Some(Instant::now() + HOLD_STEP);
+                return;
+            }
+            replica.apply(group, &options)
         } else {
             engine
                 .replica()
@@ -461,7 +468,8 @@ impl ConsumeLoop {
             return;
         }
         let (position, pending, letters, map) = {
-            let replica = self.engine.replica();
+            let mut replica = self.engine.replica();
+            self.look_at_kept(&mut replica);
             let position = replica.position().sequence;
             let map = SequenceMap {
                 version: sequence_map::VERSION,
@@ -498,6 +506,22 @@ impl ConsumeLoop {
             tracing::warn!(error = %e, "the sequence map is not up to date; the positions in the database are");
         }
         self.mirrored = Some((Instant::now(), position));
+    }
+
+    /// What is kept is on the disk at most a second after it was published, and holds publishing up at its bound.
+    fn look_at_kept(&self, replica: &mut Replica) {
+        if let Err(e) = replica.sync_kept() {
+            tracing::warn!(error = %e, "what is kept of published changes may not survive a loss of power");
+        }
+        let m = &self.engine.metrics;
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        m.history.set(number(replica.history().number));
+        m.spool_bytes.set(number(spool::on_disk()));
+        if let Some(kept) = replica.kept() {
+            m.kept_bytes.set(number(kept.bytes()));
+            m.kept_batches.set(number(kept.batches()));
+            self.engine.gate.set_keeps_all(kept.is_full());
+        }
     }
 
     fn tidy(&mut self) {

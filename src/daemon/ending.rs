@@ -142,6 +142,14 @@ pub fn remove_everything(mut replica: Replica, config: &Config) -> Result<String
     const PATIENCE: Duration = Duration::from_secs(30);
     let fault = |e: crate::sqlite::error::SqliteError| Fatal::new(ExitCode::Failed, e);
     let dropped = replica.pending_by_table().map_err(fault)?;
+    if !replica.unsure().map_err(fault)?.is_empty() {
+        tracing::warn!(
+            "rows that may have been written without capture were not looked for yet: that is done when the daemon is started on this database again"
+        );
+    }
+    if let Err(error) = replica.leave_state() {
+        tracing::warn!(%error, "this node's state cannot be kept beside the database: what is written from now on is not found when the daemon is started again");
+    }
     let Some(objects) = replica
         .remove_everything(PATIENCE, &|| false)
         .map_err(fault)?
@@ -154,6 +162,10 @@ pub fn remove_everything(mut replica: Replica, config: &Config) -> Result<String
             ),
         ));
     };
+    // Nothing of it could be told from what the app writes from now on.
+    if let Err(error) = crate::replica::kept::remove_all(&config.db_path) {
+        tracing::warn!(%error, "what was kept of published changes could not be removed");
+    }
     for (table, changes) in &dropped {
         tracing::error!(
             table,

@@ -10,21 +10,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::Fatal;
+use super::download::{Download, Said, is_lost};
+use super::histories::{self, Court, Election};
 use crate::change::position::{Sequence, ShardId};
 use crate::cli::exit::ExitCode;
 use crate::engine::Engine;
+use crate::history::agree;
 use crate::http::status::Component;
 use crate::replica::ReplicaError;
-use crate::replica::copy;
 use crate::replica::restore::{RestoreError, RestoreOptions, Restored};
-use crate::runtime::Backoff;
+use crate::replica::{copy, left};
+use crate::runtime::{Backoff, moment};
 use crate::snapshot::catalog::Catalog;
 use crate::snapshot::manifest::Manifest;
-use crate::snapshot::scratch::Scratch;
 use crate::snapshot::take::{self, Own};
 use crate::sqlite::connection;
 use crate::store::{self, Progress};
@@ -61,8 +61,11 @@ pub async fn settle(engine: &Arc<Engine>, broker: &Broker) -> Result<Option<Cata
         .map_err(|e| Fatal::new(ExitCode::Config, e))?;
     let store: Arc<dyn store::SnapshotStore> = Arc::from(store);
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    let mut election = Election::default();
+    let mut download = Download::default();
+    let mut told = String::new();
     loop {
-        let settled = try_settle(engine, broker, &store).await;
+        let settled = try_settle(engine, broker, &store, &mut election, &mut download).await;
         let waiting = match settled {
             Ok(catalog) => return Ok(Some(catalog)),
             Err(Unsettled::Fatal(fatal)) => return Err(fatal),
@@ -70,9 +73,10 @@ pub async fn settle(engine: &Arc<Engine>, broker: &Broker) -> Result<Option<Cata
                 engine.status.failed(Component::Broker, &why);
                 LOOK
             }
-            Err(Unsettled::Fault(why)) => {
-                if backoff.tries() == 0 || backoff.tries() % 60 == 59 {
+            Err(Unsettled::Fault(why) | Unsettled::Unusable(why)) => {
+                if why != told || backoff.tries() % 60 == 59 {
                     tracing::warn!("{why}; trying again, changes are captured meanwhile");
+                    told.clone_from(&why);
                 }
                 engine.status.failed(Component::Broker, &why);
                 backoff.next_wait()
@@ -83,16 +87,18 @@ pub async fn settle(engine: &Arc<Engine>, broker: &Broker) -> Result<Option<Cata
 }
 
 /// Why it is not settled yet.
-enum Unsettled {
+pub(super) enum Unsettled {
     /// It never will be.
     Fatal(Fatal),
     /// Somebody else is at it.
     NotYet(String),
     /// Something failed that may pass.
     Fault(String),
+    /// This snapshot cannot be used; another may.
+    Unusable(String),
 }
 
-fn fault(e: impl std::fmt::Display) -> Unsettled {
+pub(super) fn fault(e: impl std::fmt::Display) -> Unsettled {
     Unsettled::Fault(e.to_string())
 }
 
@@ -100,13 +106,11 @@ async fn try_settle(
     engine: &Arc<Engine>,
     broker: &Broker,
     store: &Arc<dyn store::SnapshotStore>,
+    election: &mut Election,
+    download: &mut Download,
 ) -> Result<Catalog, Unsettled> {
-    let bucket = format!("{}-cluster", broker.bucket_prefix());
     let replicas = engine.config.replication_log.replicas;
-    let kv = broker
-        .kv_bucket(&bucket, None, replicas)
-        .await
-        .map_err(fault)?;
+    let kv = agree::bucket(broker, replicas).await.map_err(fault)?;
     let stream = broker.stream_state(ShardId::ORDER).await.map_err(fault)?;
     let mine = engine.replica().cluster().map_err(fault)?;
     let position = engine.replica().position().sequence;
@@ -117,12 +121,15 @@ async fn try_settle(
             let cluster: Cluster = serde_json::from_slice(&entry.value).map_err(|e| {
                 Unsettled::Fatal(Fatal::new(
                     ExitCode::DataError,
-                    format!("key {KEY} of bucket {bucket} does not read ({e}): was it written by a newer harmonylite? Upgrade this node"),
+                    format!("key {KEY} of bucket {} does not read ({e}): was it written by a newer harmonylite? Upgrade this node", kv.bucket()),
                 ))
             })?;
             (cluster, entry.revision)
         }
         None => {
+            if left::forget(&engine.config.db_path) {
+                return Err(leave_cluster(engine));
+            }
             // A database without tables is no state to begin from: the node waits for its app, or for a node that has some.
             if mine.is_none()
                 && position == Sequence(0)
@@ -154,6 +161,9 @@ async fn try_settle(
     if let Some(mine) = &mine
         && *mine != cluster.id
     {
+        if left::forget(&engine.config.db_path) {
+            return Err(leave_cluster(engine));
+        }
         return Err(Unsettled::Fatal(Fatal::new(
             ExitCode::Config,
             format!(
@@ -170,23 +180,69 @@ async fn try_settle(
         return Ok(catalog);
     }
     let never_part = mine.is_none() && position == Sequence(0);
+    let replicate = engine.config.replicate;
+    let court = Court {
+        engine,
+        broker,
+        kv: &kv,
+        catalog: &catalog,
+        has_fold: replicate && !never_part,
+    };
+    let history = histories::settle(&court, election).await?;
+    let catalog = catalog.of(history);
+    let elsewhere = replicate && history != engine.replica().history();
     // Where no snapshot was ever taken, all nodes are taken to have begun from equal databases.
     let first_start = never_part
         // Who applies nothing takes over nothing; it joins when it does.
         && engine.config.replicate
         && !catalog.usable().await.map_err(fault)?.is_empty();
     // Who applies nothing needs nothing of what was trimmed.
-    let behind = stream.first > position.next() && engine.config.replicate;
-    if first_start || behind {
-        let oldest = Sequence(stream.first.0.saturating_sub(1)).max(position);
-        restore_newest(engine, &catalog, &cluster.id, oldest, first_start, &stream).await?;
+    let behind = stream.first > position.next() && replicate;
+    if first_start || behind || elsewhere {
+        let mut oldest = Sequence(stream.first.0.saturating_sub(1));
+        if elsewhere {
+            tracing::info!(
+                history = history.number,
+                "this node goes over to the new history of the log"
+            );
+        } else {
+            oldest = oldest.max(position);
+        }
+        restore_newest(
+            engine,
+            &catalog,
+            download,
+            &cluster.id,
+            oldest,
+            first_start,
+            &stream,
+        )
+        .await?;
     } else if engine.wants_recovery() {
-        recover(engine, &catalog, &cluster.id, position, &stream).await?;
+        recover(engine, &catalog, download, &cluster.id, position, &stream).await?;
     }
-    if engine.config.replicate {
+    if replicate {
+        engine.replica().keep_this_history().map_err(fault)?;
         set_cluster(engine, &cluster.id)?;
+    } else {
+        histories::publish_in(engine, &catalog, history).await?;
     }
+    left::forget(&engine.config.db_path);
     Ok(catalog)
+}
+
+/// What `-cleanup` left is of another cluster than the one that is here: this database was never part of this one. It is settled anew.
+fn leave_cluster(engine: &Engine) -> Unsettled {
+    let shutdown = engine.shutdown.clone();
+    let left = tokio::task::block_in_place(|| {
+        let stop = || shutdown.is_requested();
+        engine.replica().forget_cluster(PATIENCE, &stop)
+    });
+    engine.stands_at(Sequence(0));
+    match left {
+        Ok(()) => Unsettled::NotYet("this database was cleaned up in another cluster".to_owned()),
+        Err(error) => fault(error),
+    }
 }
 
 /// Puts the common starting state into the store.
@@ -239,6 +295,7 @@ async fn found(
 async fn restore_newest(
     engine: &Arc<Engine>,
     catalog: &Catalog,
+    download: &mut Download,
     cluster: &str,
     at_least: Sequence,
     first_start: bool,
@@ -249,17 +306,25 @@ async fn restore_newest(
         if manifest.sequence < at_least.0 {
             continue;
         }
-        match restore(engine, catalog, cluster, &manifest, first_start, stream).await {
-            Ok(()) => return Ok(()),
-            Err(Unsettled::Fault(e)) => {
-                tracing::warn!(snapshot = %manifest.file, "Failed to restore snapshot: {e}");
+        let restored = restore(
+            engine,
+            catalog,
+            download,
+            cluster,
+            &manifest,
+            first_start,
+            stream,
+        );
+        match restored.await {
+            Err(Unsettled::Unusable(e)) => {
+                download.unusable(&manifest, &e);
                 why = format!(" ({e})");
             }
-            Err(other) => return Err(other),
+            other => return other,
         }
     }
     Err(fault(format!(
-        "the stream begins at {}, this node stands at {}, and {} has no snapshot that it can begin from{why}",
+        "the stream begins at {}, this node stands at {}, and {} has no snapshot that it can begin from{why}: run harmonylite snapshot save on a node that replicates",
         stream.first,
         engine.replica().position().sequence,
         catalog.store_name()
@@ -270,18 +335,26 @@ async fn restore_newest(
 async fn recover(
     engine: &Arc<Engine>,
     catalog: &Catalog,
+    download: &mut Download,
     cluster: &str,
     position: Sequence,
     stream: &StreamState,
 ) -> Result<(), Unsettled> {
     let usable = catalog.usable().await.map_err(fault)?;
-    match usable.first().filter(|m| m.sequence >= position.0) {
-        Some(manifest) => restore(engine, catalog, cluster, manifest, false, stream).await?,
-        None => tracing::warn!(
-            %position,
-            "the sequence map was removed, which asks for a full recovery, but there is no snapshot that is as new as this database: the data are kept; to compare them with the other nodes, run harmonylite verify"
-        ),
+    for manifest in usable.iter().filter(|m| m.sequence >= position.0) {
+        match restore(engine, catalog, download, cluster, manifest, false, stream).await {
+            Err(Unsettled::Unusable(e)) => download.unusable(manifest, &e),
+            Ok(()) => {
+                engine.recovered();
+                return Ok(());
+            }
+            other => return other,
+        }
     }
+    tracing::warn!(
+        %position,
+        "a full recovery was asked for, but there is no snapshot that is as new as this database: the data are kept; to compare them with the other nodes, run harmonylite verify"
+    );
     engine.recovered();
     Ok(())
 }
@@ -289,35 +362,32 @@ async fn recover(
 async fn restore(
     engine: &Arc<Engine>,
     catalog: &Catalog,
+    download: &mut Download,
     cluster: &str,
     manifest: &Manifest,
     first_start: bool,
     stream: &StreamState,
 ) -> Result<(), Unsettled> {
-    tracing::info!(
-        snapshot = %manifest.file, store = catalog.store_name(), position = manifest.sequence, bytes = manifest.size,
-        "restoring from a snapshot; what is pending here is kept"
-    );
-    let scratch = Scratch::new(&engine.config.db_path, "restore");
-    catalog
-        .fetch(manifest, scratch.path(), &Progress::none())
+    let file = download
+        .get(engine, catalog, manifest)
         .await
-        .map_err(fault)?;
+        .map_err(|e| match is_lost(&e) {
+            true => Unsettled::Unusable(e.to_string()),
+            false => fault(e),
+        })?;
     let this = Arc::clone(engine);
     let cluster = cluster.to_owned();
     // In a cluster in which nothing was ever written, this node's rows are news, and nobody can have deleted them.
     let untouched = stream.last == Sequence(0);
     let worked = tokio::task::spawn_blocking(move || {
-        let restored = restore_file(&this, &cluster, scratch.path(), first_start, untouched);
-        drop(scratch);
-        restored
+        restore_file(&this, &cluster, file.path(), first_start, untouched)
     })
     .await
     .map_err(fault)?;
     let restored = worked?;
     engine.stands_at(restored.position.sequence);
     tracing::info!(
-        position = %restored.position.sequence, written = restored.written, removed = restored.removed, kept = restored.kept, filled = restored.filled,
+        history = manifest.history.number, position = %restored.position.sequence, entered = restored.entered, written = restored.written, removed = restored.removed, kept = restored.kept, filled = restored.filled,
         "restored from the snapshot"
     );
     Ok(())
@@ -331,7 +401,12 @@ fn restore_file(
     untouched: bool,
 ) -> Result<Restored, Unsettled> {
     let shutdown = engine.shutdown.clone();
-    let beside = if first_start && !engine.replica().is_empty().map_err(fault)? {
+    // The database is held until it is done, however large it is.
+    let _long = engine.status.long_work();
+    let said = Said::default();
+    // Rows that may have been written without capture are not kept by what is pending.
+    let uncertain = engine.unsure_tables() > 0;
+    let beside = if (first_start || uncertain) && !engine.replica().is_empty().map_err(fault)? {
         Some(copy_beside(&engine.config.db_path)?)
     } else {
         None
@@ -345,7 +420,11 @@ fn restore_file(
         keep_ours,
         patience: PATIENCE,
         stop: &|| shutdown.is_requested(),
-        progress: &|_| {},
+        progress: &|rows| {
+            if let Some(rows) = said.more(rows) {
+                tracing::info!(rows, "comparing the database with the snapshot");
+            }
+        },
     };
     let restored = engine.replica().restore(snapshot, &options);
     match restored {
@@ -356,7 +435,12 @@ fn restore_file(
                 } else {
                     tracing::warn!(
                         copy = %beside.display(),
-                        "this database was not part of the cluster and differed from it: what it was is kept in a copy beside it"
+                        "this database {}: what it was is kept in a copy beside it",
+                        if first_start {
+                            "was not part of the cluster and differed from it"
+                        } else {
+                            "held rows that may have been written without capture and cannot be looked for any more"
+                        }
                     );
                 }
             }
@@ -370,6 +454,7 @@ fn restore_file(
                 RestoreError::Replica(ReplicaError::Locked { .. }) | RestoreError::Stopped => {
                     Unsettled::NotYet(e.to_string())
                 }
+                e @ RestoreError::NoSnapshot { .. } => Unsettled::Unusable(e.to_string()),
                 other => fault(other),
             })
         }
@@ -378,15 +463,8 @@ fn restore_file(
 
 /// A copy of the database as it is, beside it.
 fn copy_beside(database: &Path) -> Result<PathBuf, Unsettled> {
-    let now: String = OffsetDateTime::now_utc()
-        .format(&Rfc3339)
-        .map_err(fault)?
-        .chars()
-        .take_while(|c| *c != '.')
-        .filter(|c| c.is_ascii_alphanumeric())
-        .collect();
     let mut name = database.as_os_str().to_owned();
-    name.push(format!(".before-restore-{now}"));
+    name.push(format!(".before-restore-{}", moment::compact()));
     let path = PathBuf::from(name);
     let _ = std::fs::remove_file(&path);
     let reader = connection::open_reader(database).map_err(fault)?;

@@ -10,7 +10,9 @@
 
 mod answers;
 mod asked;
+mod download;
 mod ending;
+mod histories;
 mod membership;
 mod operator;
 mod orphans;
@@ -36,6 +38,7 @@ use crate::http::{HttpServers, PositionDesk};
 use crate::peers::serve;
 use crate::publish::run::PublishLoop;
 use crate::runtime::{Shutdown, notify, signals};
+use crate::snapshot::reconcile::Reconciler;
 use crate::telemetry::metrics::Metrics;
 
 /// What the daemon is started for.
@@ -290,6 +293,12 @@ async fn run_session(
         NodeId(engine.config.node_id),
         answers::answers(engine),
     ));
+    let reconciler = Reconciler::new(
+        Arc::clone(engine),
+        session.broker.clone(),
+        session.snapshots.clone(),
+    );
+    let reconciling = tokio::spawn(reconciler.run());
     engine.status.set_nats_connected(true);
     notify::status("replicating");
     tracing::info!(position = %session.from.sequence, "replicating");
@@ -328,6 +337,7 @@ async fn run_session(
     if let Some(snapshots) = snapshots {
         snapshots.end(cleanup.is_wanted()).await;
     }
+    let _ = reconciling.await;
     answering.abort();
     finished.request("end");
     ending::join(consuming).await;

@@ -3,7 +3,7 @@
 //! Invariant: nothing is published before the lease is held, an incarnation above all that was ever seen is recorded durably, and the stream is read to its
 //! end for our own batches.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -19,6 +19,7 @@ use crate::http::status::Component;
 use crate::replica::ReplicaError;
 use crate::runtime::Backoff;
 use crate::snapshot::catalog::Catalog;
+use crate::snapshot::reconcile::Reconciler;
 use crate::state::node::{Position, next_incarnation};
 use crate::state::publishers::Publishers;
 use crate::stream::managed::ManagedServer;
@@ -64,10 +65,13 @@ pub async fn begin(engine: &Arc<Engine>) -> Result<Session, Fatal> {
         .map_or_else(|| config.nats.urls.clone(), |s| vec![s.client_url()]);
     let broker = connect(engine, &urls).await?;
     make_streams(engine, &broker).await?;
-    let lease = acquire(engine, &broker).await?;
-    let snapshots = membership::settle(engine, &broker).await?;
+    let mut lease = acquire(engine, &broker).await?;
+    let snapshots = settle(engine, &broker, &mut lease).await?;
     let ahead = own_batches_ahead(engine, &broker).await?;
     let (from, publishers) = begin_incarnation(engine, &lease, ahead).await?;
+    Reconciler::new(Arc::clone(engine), broker.clone(), snapshots.clone())
+        .at_start()
+        .await;
     engine.status.recovered(Component::Broker);
     Ok(Session {
         broker,
@@ -141,10 +145,12 @@ async fn make_streams(engine: &Arc<Engine>, broker: &Broker) -> Result<(), Fatal
 
 async fn acquire(engine: &Arc<Engine>, broker: &Broker) -> Result<NodeLease, Fatal> {
     let config = &engine.config;
+    /// The same for all lives of this daemon: a broker that is set back may hold the lease of one before, and that is no other daemon's.
+    static NONCE: OnceLock<u64> = OnceLock::new();
     let database = engine.replica().database_id().to_owned();
     let ours = Holder::this_process(
         &format!("{} ({database})", config.db_path.display()),
-        rand::random(),
+        *NONCE.get_or_init(rand::random),
     );
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     loop {
@@ -171,6 +177,25 @@ async fn acquire(engine: &Arc<Engine>, broker: &Broker) -> Result<NodeLease, Fat
             }
         }
         tokio::time::sleep(backoff.next_wait()).await;
+    }
+}
+
+/// Settles where this node stands, which may take long; the node id is kept meanwhile.
+async fn settle(
+    engine: &Arc<Engine>,
+    broker: &Broker,
+    lease: &mut NodeLease,
+) -> Result<Option<Catalog>, Fatal> {
+    let settling = membership::settle(engine, broker);
+    tokio::pin!(settling);
+    loop {
+        tokio::select! {
+            settled = &mut settling => return settled,
+            () = tokio::time::sleep(NodeLease::RENEW_EVERY) => {}
+        }
+        if let Err(e @ LeaseError::Lost { .. }) = lease.renew().await {
+            return Err(Fatal::new(ExitCode::TempFail, e));
+        }
     }
 }
 
@@ -223,11 +248,14 @@ async fn read_ahead(
             Body::Payload => cache.keep(sequence, message.payload),
             Body::Batch(mut batch) if batch.record.node == me => {
                 match payload::gather(broker, &mut cache, &mut batch, spool).await {
-                    Ok(()) => ahead.own.push((sequence, *batch)),
-                    // Not readable on any node: it covers nothing.
-                    Err(payload::PayloadError::Missing { .. }) => {}
+                    Ok(()) => {}
+                    // To be had by no node: it covers nothing, but counts in the order of its publisher.
+                    Err(e @ payload::PayloadError::Missing { .. }) => {
+                        batch.damage = Some(e.to_string());
+                    }
                     Err(e) => return Err(e),
                 }
+                ahead.own.push((sequence, *batch));
             }
             Body::Batch(_) | Body::Marker(_) | Body::Unreadable { .. } | Body::Newer(_) => {}
         }

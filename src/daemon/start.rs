@@ -51,11 +51,20 @@ pub async fn open_database(
         include: config.replication.include.clone(),
         exclude: config.replication.exclude.clone(),
     };
+    // Without snapshots nothing says when it may go, and no new history can begin.
+    let keep = config
+        .snapshot
+        .enabled
+        .then_some(config.replication_log.kept_max_bytes);
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
         let (path, options, stop) = (config.db_path.clone(), options.clone(), shutdown.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            Replica::open(&path, &options, PATIENCE, &|| stop.is_requested())
+            let mut replica = Replica::open(&path, &options, PATIENCE, &|| stop.is_requested())?;
+            if let Some(limit) = keep {
+                replica.keep(limit)?;
+            }
+            Ok(replica)
         })
         .await
         .map_err(|e| Fatal::new(ExitCode::Software, e))?;
@@ -100,7 +109,9 @@ fn hopeless(database: &Path, error: &ReplicaError) -> Option<Fatal> {
                 format!("the database {}: {error}", database.display()),
             ));
         }
-        ReplicaError::Locked { .. } | ReplicaError::Spool(_) => return None,
+        ReplicaError::Locked { .. } | ReplicaError::Spool(_) | ReplicaError::Kept { .. } => {
+            return None;
+        }
         ReplicaError::Sqlite(e) | ReplicaError::State(StateError::Sqlite(e)) => match e.fault() {
             Fault::Busy | Fault::Disk | Fault::Schema => return None,
             Fault::ReadOnly => ExitCode::NoPermission,
@@ -110,7 +121,10 @@ fn hopeless(database: &Path, error: &ReplicaError) -> Option<Fatal> {
     };
     let remedy = match error {
         ReplicaError::Sqlite(e) | ReplicaError::State(StateError::Sqlite(e)) => e.remedy(),
-        ReplicaError::State(_) | ReplicaError::Locked { .. } | ReplicaError::Spool(_) => None,
+        ReplicaError::State(_)
+        | ReplicaError::Locked { .. }
+        | ReplicaError::Spool(_)
+        | ReplicaError::Kept { .. } => None,
     };
     Some(Fatal::new(
         code,

@@ -98,6 +98,8 @@ pub struct View {
     pub schema_paused: Option<String>,
     /// What else pauses applying.
     pub apply_paused: Option<String>,
+    /// Tables whose rows may have been written without capture, and what that waits for.
+    pub unsure: Option<String>,
     /// Entries in the dead-letter journal.
     pub dead_letters: u64,
     /// Troubles that last, by component.
@@ -120,6 +122,37 @@ struct Shared {
 struct Now {
     view: View,
     progress: BTreeMap<Loop, Instant>,
+    /// How many pieces of work are under way that loops rightly wait for.
+    long_works: usize,
+}
+
+impl Now {
+    /// How long each running loop has been silent without a reason.
+    fn silences(&self) -> BTreeMap<Loop, Duration> {
+        let silence = |last: &Instant| match self.long_works {
+            0 => last.elapsed(),
+            _ => Duration::ZERO,
+        };
+        self.progress
+            .iter()
+            .map(|(name, last)| (*name, silence(last)))
+            .collect()
+    }
+}
+
+/// Work that takes as long as it takes, and that loops wait for: while it lives, their silence is no standstill.
+#[derive(Debug)]
+pub struct LongWork(Status);
+
+impl Drop for LongWork {
+    fn drop(&mut self) {
+        let mut now = self.0.lock();
+        now.long_works = now.long_works.saturating_sub(1);
+        // They have only just been able to go on.
+        for last in now.progress.values_mut() {
+            *last = Instant::now();
+        }
+    }
 }
 
 impl Status {
@@ -144,6 +177,7 @@ impl Status {
             schema_previous_hash: String::new(),
             schema_paused: None,
             apply_paused: None,
+            unsure: None,
             dead_letters: 0,
             troubles: BTreeMap::new(),
             loops: BTreeMap::new(),
@@ -153,6 +187,7 @@ impl Status {
             now: Mutex::new(Now {
                 view,
                 progress: BTreeMap::new(),
+                long_works: 0,
             }),
         }))
     }
@@ -224,6 +259,11 @@ impl Status {
         self.lock().view.apply_paused = reason;
     }
 
+    /// Tables whose rows may have been written without capture; `None`: all are certain.
+    pub fn set_unsure(&self, sentence: Option<String>) {
+        self.lock().view.unsure = sentence;
+    }
+
     /// Entries in the dead-letter journal.
     pub fn set_dead_letters(&self, entries: u64) {
         self.lock().view.dead_letters = entries;
@@ -265,10 +305,15 @@ impl Status {
     /// Whether no running loop stands still: what feeds the service manager's watchdog.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.lock()
-            .progress
-            .values()
-            .all(|last| last.elapsed() < STALL)
+        let silences = self.lock().silences();
+        silences.values().all(|silence| *silence < STALL)
+    }
+
+    /// Long work begins that loops wait for (a restore holds the database); it ends when the value is dropped.
+    #[must_use]
+    pub fn long_work(&self) -> LongWork {
+        self.lock().long_works += 1;
+        LongWork(self.clone())
     }
 
     /// A copy of everything at this moment.
@@ -277,11 +322,7 @@ impl Status {
         let now = self.lock();
         let mut view = now.view.clone();
         view.uptime = self.0.born.elapsed();
-        view.loops = now
-            .progress
-            .iter()
-            .map(|(name, last)| (*name, last.elapsed()))
-            .collect();
+        view.loops = now.silences();
         view
     }
 }
@@ -333,5 +374,20 @@ mod tests {
         status.ended(Loop::Publish);
         let view = status.view();
         assert_eq!(view.loops.keys().collect::<Vec<_>>(), [&Loop::Consume]);
+    }
+
+    #[test]
+    fn loops_that_wait_for_long_work_do_not_stand_still() {
+        let status = Status::new(NodeId(1), true, true);
+        let long_ago = Instant::now().checked_sub(STALL * 2).unwrap();
+        status.lock().progress.insert(Loop::Publish, long_ago);
+        assert!(!status.is_alive());
+        let work = status.long_work();
+        assert!(status.is_alive());
+        assert_eq!(status.view().loops[&Loop::Publish], Duration::ZERO);
+        drop(work);
+        assert!(status.is_alive());
+        status.lock().progress.insert(Loop::Publish, long_ago);
+        assert!(!status.is_alive());
     }
 }

@@ -7,6 +7,32 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::planted::planted;
+
+/// Why nothing new may be begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// A stream is above its soft limit.
+    Stream,
+    /// As much is kept of what was published as may be.
+    Kept,
+}
+
+impl Closed {
+    /// In words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Stream => {
+                "a stream is above its soft limit, nearly full, and changes wait in the database until a snapshot has made room; raise replication_log.max_bytes if this happens often"
+            }
+            Self::Kept => {
+                "this node keeps as much of its published changes as kept_max_bytes allows, and new ones wait in the database until a snapshot covers some; raise replication_log.kept_max_bytes if this happens often"
+            }
+        }
+    }
+}
+
 /// Shared by the publishing loop and the one that looks at the streams.
 #[derive(Debug, Default)]
 pub struct Gate(Mutex<Inner>);
@@ -21,6 +47,8 @@ struct Inner {
     wanted: u64,
     /// A snapshot is being taken here, for which everything must be published.
     exempt: bool,
+    /// No more of what is published can be kept until a snapshot covers some of it.
+    keeps_all: bool,
     /// The longest that this node may say nothing, where that matters.
     gap: Option<Duration>,
     /// Since when this node has announced itself without a gap, and when it did last.
@@ -70,11 +98,22 @@ impl Gate {
         self.lock().exempt = exempt;
     }
 
-    /// Whether a new batch may be begun.
+    /// As much is kept of what was published as may be; or there is room again.
+    pub fn set_keeps_all(&self, full: bool) {
+        self.lock().keeps_all = full;
+    }
+
+    /// Why no new batch may be begun, if so.
     #[must_use]
-    pub fn may_begin(&self) -> bool {
+    pub fn closed(&self) -> Option<Closed> {
         let inner = self.lock();
-        inner.exempt || inner.room.is_none_or(|room| room > 0)
+        if inner.exempt {
+            None
+        } else if inner.room.is_some_and(|room| room <= 0) {
+            Some(Closed::Stream)
+        } else {
+            inner.keeps_all.then_some(Closed::Kept)
+        }
     }
 
     /// From now on this node announces itself, with pauses of less than `gap`.
@@ -95,22 +134,25 @@ impl Gate {
 
     /// Whether others know of this node, so that payload that it sends now is kept for it.
     #[must_use]
-    pub fn is_present(&self) -> bool {
+    pub fn is_present(&self, now: Instant) -> bool {
         let inner = self.lock();
         match (inner.gap, inner.present) {
             (None, _) => true,
-            (Some(gap), Some((_, last))) => last.elapsed() < gap,
+            (Some(gap), Some((_, last))) => now.saturating_duration_since(last) < gap,
             (Some(_), None) => false,
         }
     }
 
     /// Whether payload that was stored at `stored` or later is certain to be kept still.
     #[must_use]
-    pub fn keeps(&self, stored: Instant) -> bool {
+    pub fn keeps(&self, stored: Instant, now: Instant) -> bool {
         let inner = self.lock();
         match (inner.gap, inner.present) {
             (None, _) => true,
-            (Some(gap), Some((since, last))) => stored >= since && last.elapsed() < gap,
+            _ if planted!(SilenceIgnored) => true,
+            (Some(gap), Some((since, last))) => {
+                stored >= since && now.saturating_duration_since(last) < gap
+            }
             (Some(_), None) => false,
         }
     }
@@ -123,33 +165,38 @@ mod tests {
     #[test]
     fn above_the_soft_limit_only_the_exempt_begin() {
         let gate = Gate::default();
-        assert!(gate.may_begin());
+        assert!(gate.closed().is_none());
         gate.set_room(Some(10), Some(12));
         assert!(gate.has_room_for(11) && !gate.has_room_for(12));
         gate.spend(4);
-        assert!(gate.may_begin());
+        assert!(gate.closed().is_none());
         gate.spend(6);
-        assert!(!gate.may_begin());
+        assert_eq!(gate.closed(), Some(Closed::Stream));
         gate.set_exempt(true);
-        assert!(gate.may_begin());
+        assert!(gate.closed().is_none());
         gate.set_exempt(false);
         gate.set_room(Some(1), None);
-        assert!(gate.may_begin());
+        assert!(gate.closed().is_none());
+        gate.set_keeps_all(true);
+        assert_eq!(gate.closed(), Some(Closed::Kept));
+        gate.set_exempt(true);
+        assert!(gate.closed().is_none());
     }
 
     #[test]
     fn payload_from_before_a_silence_does_not_count() {
         let gate = Gate::default();
         let start = Instant::now();
-        assert!(gate.keeps(start) && gate.is_present());
+        assert!(gate.keeps(start, start) && gate.is_present(start));
         gate.require_presence(Duration::from_secs(3600));
-        assert!(!gate.keeps(start) && !gate.is_present());
+        assert!(!gate.keeps(start, start) && !gate.is_present(start));
         gate.announced(start);
-        assert!(gate.is_present() && gate.keeps(start));
+        assert!(gate.is_present(start) && gate.keeps(start, start));
         // The next announcement comes after a gap.
         let later = start + Duration::from_secs(7200);
+        assert!(!gate.is_present(later) && !gate.keeps(start, later));
         gate.announced(later);
-        assert!(!gate.keeps(start));
-        assert!(gate.keeps(later));
+        assert!(!gate.keeps(start, later));
+        assert!(gate.keeps(later, later));
     }
 }

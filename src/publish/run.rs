@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::flying::FlyingBatches;
+use super::gate::Closed;
 use super::outbox::Outbox;
 use crate::change::position::{Sequence, ShardId};
 use crate::changelog::in_flight::WINDOW as WINDOW_BATCHES;
@@ -151,8 +152,8 @@ impl PublishLoop {
             }
             return Ok(self.unseen);
         }
-        if !self.engine.gate.may_begin() {
-            self.hold_back();
+        if let Some(closed) = self.engine.gate.closed() {
+            self.hold_back(closed);
             return Ok(false);
         }
         self.engine.metrics.publish_held_back.set(0);
@@ -167,19 +168,14 @@ impl PublishLoop {
         Ok(true)
     }
 
-    /// A stream is above its soft limit: the change log holds what is new until a snapshot has made room.
-    fn hold_back(&self) {
+    /// The change log holds what is new until a snapshot has made room.
+    fn hold_back(&self, closed: Closed) {
         let engine = &self.engine;
         if engine.metrics.publish_held_back.get() == 0 {
             engine.metrics.publish_held_back.set(1);
-            tracing::warn!(
-                "a stream is above its soft limit: nothing new is published until a snapshot has made room, and changes wait in the database"
-            );
+            tracing::warn!("nothing new is published: {}", closed.words());
         }
-        engine.status.failed(
-            Component::Publish,
-            "a stream is nearly full, and changes wait in the database until a snapshot has made room; raise replication_log.max_bytes if this happens often",
-        );
+        engine.status.failed(Component::Publish, closed.words());
         std::thread::sleep(LOOK_AT_FLYING);
     }
 
@@ -337,7 +333,7 @@ fn send(
 ) -> Result<Sequence, SendError> {
     // The leader keeps payload for nodes that it knows to be there.
     let missing = outbox.missing();
-    if !missing.is_empty() && !engine.gate.is_present() {
+    if !missing.is_empty() && !engine.gate.is_present(Instant::now()) {
         return Err(SendError::Unannounced);
     }
     if outbox.since().is_none() && !missing.is_empty() {
@@ -380,7 +376,7 @@ fn send(
     }
     if outbox
         .since()
-        .is_some_and(|since| !engine.gate.keeps(since))
+        .is_some_and(|since| !engine.gate.keeps(since, Instant::now()))
     {
         outbox.renew();
         return Err(SendError::Silent);

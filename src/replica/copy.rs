@@ -41,8 +41,8 @@ pub fn finish(copy: Connection) -> Result<(), SqliteError> {
         .doing(doing)?;
     remove::remove_capture(&copy)?;
     copy.execute_batch(
-        "DELETE FROM __harmonylite__tables; DELETE FROM __harmonylite__conflicts; DELETE FROM __harmonylite__dead_letters;
-         UPDATE __harmonylite__node SET database_id = '', incarnation = 0, nonce = 0;
+        "DELETE FROM __harmonylite__tables; DELETE FROM __harmonylite__unsure; DELETE FROM __harmonylite__conflicts; DELETE FROM __harmonylite__dead_letters;
+         DELETE FROM __harmonylite__skips; UPDATE __harmonylite__node SET database_id = '', incarnation = 0, nonce = 0, settled = 0;
          COMMIT",
     )
     .doing(doing)?;

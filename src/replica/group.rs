@@ -22,7 +22,7 @@ use crate::sqlite::connection;
 use crate::sqlite::error::Doing;
 use crate::state::covered::{self, Covered};
 use crate::state::publishers::LastTaken;
-use crate::state::{journal, node, publishers};
+use crate::state::{journal, node, past, publishers};
 
 /// How a group may be applied.
 pub struct ApplyOptions<'a> {
@@ -116,6 +116,9 @@ impl Replica {
         messages: &[Incoming],
         options: &ApplyOptions<'_>,
     ) -> Result<Applied, ReplicaError> {
+        if self.unsure.waits() {
+            return Ok(Applied::new());
+        }
         let mut count = messages.len();
         let mut stopped = None;
         // The transaction does not end before it has folded up to here.
@@ -190,6 +193,9 @@ impl Replica {
         applied.contended = std::mem::replace(&mut self.seen_version, version) != version;
         if connection::schema_version(&self.conn)? != self.captured.schema_version {
             self.refresh_capture_here()?;
+            if self.unsure.waits() {
+                return Ok(Some(Stopped::No));
+            }
         }
         self.remove_forgotten()?;
         let mut position = self.position;
@@ -272,9 +278,18 @@ impl Replica {
             publishers::write(&self.conn, node, last)?;
         }
         node::set_position(&self.conn, position)?;
-        self.conn
+        past::note(&self.conn, self.position.sequence, position)?;
+        let committed = self
+            .conn
             .execute_batch("COMMIT")
-            .doing("commit what was applied")?;
+            .doing("commit what was applied");
+        if let Err(e) = committed {
+            // It may have been broken off when it had taken effect: what the database says counts, or echoes would be awaited that have come.
+            connection::rollback(&self.conn);
+            if node::read(&self.conn)?.is_none_or(|s| s.position != position) {
+                return Err(e.into());
+            }
+        }
         self.position = position;
         self.committed = Arc::clone(&self.captured);
         self.in_flight.forgotten.clear();
@@ -316,8 +331,10 @@ impl Replica {
         // Since it was scanned nothing was taken but batches of this incarnation whose folding changed nothing: the database was exactly the fold up to
         // `base` with these changes on top, so folding it comes to what is there.
         let settled = current && record.base >= foreign;
-        if own && batch.damage.is_none() && (settled || skipped) {
-            self.retire(batch)?;
+        // What is void comes with a later batch: here it stays pending.
+        let void = self.skips.is_void(message.sequence);
+        if own && !void && batch.damage.is_none() && (settled || skipped) {
+            self.retire(batch, message.sequence, false)?;
         }
         if current {
             applied.echoes.push(record.batch);
@@ -334,7 +351,7 @@ impl Replica {
             Err(reason) => return Ok(Taken::Stopped(Stopped::Schema(reason))),
         };
         if own {
-            self.retire(batch)?;
+            self.retire(batch, message.sequence, false)?;
             let unique = record.tables.iter().any(|t| !t.uniques.is_empty());
             if planted!(EchoSkipped) || (planted!(EchoSkippedWithoutUnique) && !unique) {
                 return Ok(Taken::Folded { moved: false });
@@ -458,7 +475,13 @@ impl Replica {
     }
 
     /// Our batch is back: what it covers is no longer pending.
-    fn retire(&mut self, batch: &IncomingBatch) -> Result<(), ReplicaError> {
+    fn retire(
+        &mut self,
+        batch: &IncomingBatch,
+        at: Sequence,
+        unfolded: bool,
+    ) -> Result<(), ReplicaError> {
+        self.keep_batch(batch, at, unfolded)?;
         for covers in batch.covered()? {
             let Some(definition) = batch.record.tables.get(covers.table as usize) else {
                 continue;
@@ -514,7 +537,7 @@ impl Replica {
             let done = self.write(patience, stop, "commit what was sent", |replica| {
                 let mut echoes = Vec::with_capacity(ours.len());
                 for (at, batch) in ours {
-                    replica.retire(batch)?;
+                    replica.retire(batch, at, true)?;
                     node::set_settled(&replica.conn, at)?;
                     echoes.push(batch.record.batch);
                 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::filter::TableFilter;
+use super::reconcile::UnsureTables;
 use super::{Replica, ReplicaError};
 use crate::apply::incoming::IncomingBatch;
 use crate::apply::order::{Verdict, judge_record};
 use crate::capture::{Captured, remove};
+use crate::change::history::History;
 use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence};
 use crate::changelog::in_flight::InFlight;
 use crate::changelog::retire;
@@ -64,12 +66,15 @@ impl Replica {
             plans: Vec::new(),
             publishers: Publishers::new(),
             position: node::Position::default(),
+            history: History::FIRST,
+            kept: None,
             foreign: Sequence(0),
             incarnation: None,
             next_batch: BatchNumber(1),
             skips: Skips::default(),
             journals: JournalsConfig::default(),
             seen_version: 0,
+            unsure: UnsureTables::default(),
         };
         replica
             .write(
@@ -87,15 +92,30 @@ impl Replica {
         ddl::migrate(&self.conn)?;
         let fresh = format!("{:032x}", rand::random::<u128>());
         let before = node::read(&self.conn)?;
-        let uncaptured = before.is_some() && !self.was_captured()?;
+        let placed = before.as_ref().is_some_and(|s| s.database_id.is_empty());
+        let uncaptured = before.is_some() && !placed && !self.was_captured()?;
         match before {
+            None if self.take_up_state()? => {}
             None => node::create(&self.conn, self.me, &fresh)?,
+            Some(state) if placed => {
+                // Where a snapshot is folded on, it is nobody's.
+                if self.me != NodeId(0) {
+                    tracing::info!(
+                        position = %state.position.sequence, taken_by = %state.node_id,
+                        "this database is a snapshot that was put in place: this node goes on from its position"
+                    );
+                }
+                node::rename(&self.conn, self.me, &fresh)?;
+            }
             Some(state) if state.node_id != self.me => {
-                tracing::warn!(
-                    was = %state.node_id, now = %self.me,
-                    "this database was node {}'s: it goes on as node {}, from the position that it has folded, and takes changes that were not published yet as its own",
-                    state.node_id, self.me
-                );
+                // Node 0 is nobody: a database of ours, to be thrown away.
+                if self.me != NodeId(0) {
+                    tracing::warn!(
+                        was = %state.node_id, now = %self.me,
+                        "this database was node {}'s: it goes on as node {}, from the position that it has folded, and takes changes that were not published yet as its own",
+                        state.node_id, self.me
+                    );
+                }
                 node::rename(&self.conn, self.me, &fresh)?;
                 node::set_incarnation(&self.conn, Incarnation::default())?;
                 Skips::forget(&self.conn)?;
@@ -113,12 +133,18 @@ impl Replica {
         self.refresh_capture_here()?;
         if self.publish && uncaptured && !self.captured.tables.is_empty() {
             tracing::warn!(
-                "capture begins in a database that this node ran with before, without capture (publish = false): what was written here meanwhile is not known, and stays here"
+                "capture begins in a database that this node ran with before, without capture: {}",
+                if node::cluster(&self.conn)?.is_some() {
+                    "what was written here meanwhile is looked for"
+                } else {
+                    "what was written here meanwhile is not known, and stays here; harmonylite verify --repair sends it"
+                }
             );
         }
         self.publishers = publishers::read(&self.conn)?;
         if let Some(state) = node::read(&self.conn)? {
             self.position = state.position;
+            self.history = state.history;
             self.database_id = state.database_id;
         }
         self.skips = Skips::read(&self.conn, self.position.sequence)?;
@@ -148,7 +174,7 @@ impl Replica {
                 sequence: at,
             },
         );
-        if record.node == self.me && batch.damage.is_none() {
+        if record.node == self.me && batch.damage.is_none() && !self.skips.is_void(at) {
             for covers in batch.covered()? {
                 if let Some(table) = record.tables.get(covers.table as usize) {
                     for (id, stamp) in covers.rows() {
@@ -224,6 +250,7 @@ impl Replica {
             replica.end_capture_when_empty()?;
             journal::tidy(&replica.conn, &replica.journals)?;
             Skips::tidy(&replica.conn, replica.position.sequence)?;
+            publishers::tidy(&replica.conn)?;
             covered::tidy(&replica.conn)
         });
         match &done {

@@ -4,11 +4,15 @@
 //! Invariants: one owner of the write connection; a scan and an application of messages never overlap; memory of the database (publishers,
 //! position) is what the last committed transaction says.
 
+pub mod base;
 pub mod copy;
 pub mod filter;
 pub mod group;
+pub mod kept;
+pub mod left;
 pub mod lifecycle;
 pub mod operator;
+pub mod reconcile;
 pub mod resend;
 pub mod restore;
 pub mod settled;
@@ -22,6 +26,7 @@ use rusqlite::Connection;
 
 use crate::apply::plan::Plan;
 use crate::capture::{Captured, install, remove};
+use crate::change::history::History;
 use crate::change::operation::ChangeKind;
 use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence};
 use crate::changelog::in_flight::InFlight;
@@ -33,10 +38,13 @@ use crate::config::JournalsConfig;
 use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::state::node::{self, Position};
+use crate::state::past;
 use crate::state::publishers::{self, Publishers};
 use crate::state::skips::Skips;
-use crate::state::{StateError, ddl};
+use crate::state::{StateError, ddl, unsure};
 use filter::TableFilter;
+use kept::Kept;
+use reconcile::UnsureTables;
 
 /// Why a replica cannot be opened or kept.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +58,16 @@ pub enum ReplicaError {
     /// The spool failed.
     #[error("could not read a large batch that was put aside: {0}")]
     Spool(#[from] std::io::Error),
+    /// What was published cannot be noted beside the database.
+    #[error(
+        "could not keep what was published, in files {}.kept-*: {source}", database.display()
+    )]
+    Kept {
+        /// The database.
+        database: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Somebody holds the database's lock for longer than we would wait.
     #[error("the database {} is locked by another process", path.display())]
     Locked {
@@ -78,6 +96,10 @@ pub struct Replica {
     pub(crate) plans: Vec<Arc<Plan>>,
     pub(crate) publishers: Publishers,
     pub(crate) position: Position,
+    /// The history that it is of.
+    pub(crate) history: History,
+    /// What was published, until a snapshot covers it; `None` where no snapshots are taken.
+    pub(crate) kept: Option<Kept>,
     /// The last batch that was folded into the database: those that came to nothing do not count.
     pub(crate) foreign: Sequence,
     pub(crate) incarnation: Option<Incarnation>,
@@ -88,6 +110,8 @@ pub struct Replica {
     pub(crate) journals: JournalsConfig,
     /// SQLite's data version when the last group was applied.
     pub(crate) seen_version: i64,
+    /// What is known of tables that are not certain.
+    pub(crate) unsure: UnsureTables,
 }
 
 impl Replica {
@@ -113,6 +137,20 @@ impl Replica {
     #[must_use]
     pub fn position(&self) -> Position {
         self.position
+    }
+
+    /// The history that the position is of.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.history
+    }
+
+    /// Fingerprints of messages that were folded, latest first.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn past(&self) -> Result<Vec<(Sequence, u64)>, SqliteError> {
+        past::read(&self.conn)
     }
 
     /// The write connection, for its owner: progress handlers, reads of our own tables. Whoever writes by it does so outside of what the
@@ -191,6 +229,21 @@ impl Replica {
         done.map(|done| done.is_some())
     }
 
+    /// As [`Replica::refresh_capture`], where the schema is another than the one that capture was made for.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn make_capture_current(
+        &mut self,
+        patience: Duration,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<bool, SqliteError> {
+        Ok(
+            connection::schema_version(&self.conn)? == self.captured.schema_version
+                || self.refresh_capture(patience, stop)?,
+        )
+    }
+
     /// Runs `body` in one write transaction of its own; `None` if the lock could not be had in time. What is known of capture is of what was committed,
     /// also where `body` or the commit fails.
     pub(crate) fn write<T, E: From<SqliteError>>(
@@ -245,8 +298,12 @@ impl Replica {
         self.pending.clear();
         let captured = if self.publish {
             let (filter, conn) = (&self.filter, &self.conn);
-            install::refresh(conn, &|t| filter.wants(conn, t), first)?
+            let before = unsure::read(conn)?;
+            let captured = install::refresh(conn, &|t| filter.wants(conn, t), first)?;
+            self.unsure.note(&before, &unsure::read(conn)?);
+            captured
         } else {
+            self.unsure.note(&[], &[]);
             remove::remove_capture(&self.conn)?;
             let (filter, conn) = (&self.filter, &self.conn);
             install::describe_only(conn, &|t| filter.wants(conn, t))?

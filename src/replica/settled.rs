@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use super::{Replica, ReplicaError};
 use crate::apply::incoming::IncomingBatch;
 use crate::apply::order::{Verdict, judge_record};
-use crate::capture::{CapturedTable, layout};
+use crate::capture::{Captured, CapturedTable, layout};
 use crate::change::operation::{ChangeKind, ColumnMask};
 use crate::change::position::Sequence;
 use crate::change::value::Value;
@@ -77,39 +77,69 @@ impl Replica {
     fn enter_batch(&self, batch: &IncomingBatch) -> Result<u64, ReplicaError> {
         let record = &batch.record;
         let covered = batch.covered()?;
-        let mut tables: Vec<Option<Entry<'_>>> = record
-            .tables
-            .iter()
-            .enumerate()
-            .map(|(index, definition)| {
-                let table = self
-                    .captured
-                    .table(&definition.name)
-                    .filter(|t| !t.log.is_empty())?;
-                let covers = covered.iter().find(|c| c.table as usize == index)?;
-                Some(Entry::new(table, definition, covers))
-            })
-            .collect();
+        let mut tables = entries(&self.captured, &record.tables, &covered, Deletes::AsDeletes);
         let mut entered = 0;
         batch.each_section::<ReplicaError>(|bytes| {
-            let mut reader = RowReader::new(bytes, &record.tables);
-            let mut values = Vec::new();
-            while let Some((table, op)) = reader
-                .next(&mut values)
-                .map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e.to_string()))?
-            {
-                if let Some(Some(entry)) = tables.get_mut(table as usize) {
-                    entered += entry.enter(&self.conn, op, &values)?;
-                }
-            }
+            entered += enter_rows(&self.conn, &mut tables, bytes, &record.tables)?;
             Ok(())
         })?;
         Ok(entered)
     }
 }
 
+/// A batch's tables as they are entered here; `None` for those that are not captured.
+pub(super) fn entries<'a>(
+    captured: &'a Captured,
+    tables: &'a [TableDefinition],
+    covered: &'a [TableCovers],
+    deletes: Deletes,
+) -> Vec<Option<Entry<'a>>> {
+    tables
+        .iter()
+        .enumerate()
+        .map(|(index, definition)| {
+            let table = captured
+                .table(&definition.name)
+                .filter(|t| !t.log.is_empty())?;
+            let covers = covered.iter().find(|c| c.table as usize == index)?;
+            Some(Entry::new(table, definition, covers, deletes))
+        })
+        .collect()
+}
+
+/// Enters the rows of one section. Returns how many changes were entered.
+pub(super) fn enter_rows(
+    conn: &Connection,
+    tables: &mut [Option<Entry<'_>>],
+    bytes: &[u8],
+    definitions: &[TableDefinition],
+) -> Result<u64, ReplicaError> {
+    let mut entered = 0;
+    let mut reader = RowReader::new(bytes, definitions);
+    let mut values = Vec::new();
+    while let Some((table, op)) = reader
+        .next(&mut values)
+        .map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e.to_string()))?
+    {
+        if let Some(Some(entry)) = tables.get_mut(table as usize) {
+            entered += entry.enter(conn, op, &values)?;
+        }
+    }
+    Ok(entered)
+}
+
+/// How a delete is entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deletes {
+    /// As such.
+    AsDeletes,
+    /// As the row that is here now, or as a delete where there is none: the scan finds out.
+    AsTheRowNow,
+}
+
 /// The change log of one of a batch's tables.
-struct Entry<'a> {
+pub(super) struct Entry<'a> {
+    deletes: Deletes,
     table: &'a CapturedTable,
     definition: &'a TableDefinition,
     free: Box<dyn Iterator<Item = (i64, u32)> + 'a>,
@@ -117,10 +147,11 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn new(
+    pub(super) fn new(
         table: &'a CapturedTable,
         definition: &'a TableDefinition,
         covers: &'a TableCovers,
+        deletes: Deletes,
     ) -> Self {
         let keys = table.table.key_names();
         let names: Vec<String> = keys.iter().map(|k| quote(&layout::key_column(k))).collect();
@@ -141,6 +172,7 @@ impl<'a> Entry<'a> {
             ChangeKind::Done.code()
         );
         Self {
+            deletes,
             table,
             definition,
             free: Box::new(covers.rows()),
@@ -148,15 +180,17 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn enter(
+    pub(super) fn enter(
         &mut self,
         conn: &Connection,
         op: RowOp,
         values: &[Value<'_>],
     ) -> Result<u64, SqliteError> {
         let (kind, mask) = match op {
-            RowOp::Delete => (ChangeKind::Delete, ColumnMask::default()),
-            RowOp::Whole => (ChangeKind::Rewritten, ColumnMask::default()),
+            RowOp::Delete if self.deletes == Deletes::AsDeletes => {
+                (ChangeKind::Delete, ColumnMask::default())
+            }
+            RowOp::Delete | RowOp::Whole => (ChangeKind::Rewritten, ColumnMask::default()),
             RowOp::Cells(mask) => (ChangeKind::Cells, self.mask_here(mask)),
         };
         let key = self.definition.key_of(op, values);

@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod duration;
+pub mod moment;
 pub mod notify;
 pub mod shutdown;
 pub mod signals;

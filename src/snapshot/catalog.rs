@@ -10,6 +10,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::manifest::{self, Manifest, ManifestError};
+use crate::change::history::History;
 use crate::change::position::Sequence;
 use crate::store::{InvalidKey, Key, Progress, SnapshotStore, StoreError};
 
@@ -28,6 +29,7 @@ pub const LEFT_OVER: Duration = Duration::from_secs(24 * 3600);
 pub struct Catalog {
     store: Arc<dyn SnapshotStore>,
     cluster: Option<String>,
+    history: Option<History>,
 }
 
 /// What can go wrong with a snapshot.
@@ -81,6 +83,7 @@ impl Catalog {
         Self {
             store,
             cluster: Some(cluster.to_owned()),
+            history: None,
         }
     }
 
@@ -90,7 +93,15 @@ impl Catalog {
         Self {
             store,
             cluster: None,
+            history: None,
         }
+    }
+
+    /// The same, but only those of one history can be restored.
+    #[must_use]
+    pub fn of(mut self, history: History) -> Self {
+        self.history = Some(history);
+        self
     }
 
     /// The store.
@@ -134,6 +145,16 @@ impl Catalog {
             }
             out.push(Listed { key, manifest });
         }
+        // Positions of a later history may be lower. What does not read stands where its name says, among those of the newest.
+        let newest = out
+            .iter()
+            .filter_map(|l| l.manifest.as_ref().ok())
+            .map(|m| m.history)
+            .max();
+        out.sort_by_cached_key(|l| {
+            let history = l.manifest.as_ref().map(|m| m.history).ok().or(newest);
+            std::cmp::Reverse((history, l.key.as_str().to_owned()))
+        });
         Ok(out)
     }
 
@@ -145,6 +166,7 @@ impl Catalog {
         let mut out = Vec::new();
         for listed in self.list().await? {
             match listed.manifest {
+                Ok(manifest) if self.history.is_some_and(|h| h != manifest.history) => {}
                 Ok(manifest) => out.push(manifest),
                 Err(e) => tracing::warn!(
                     manifest = %listed.key, store = self.store_name(),
@@ -167,24 +189,31 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         let key = key(&manifest.file)?;
         let size = self.store.get(&key, to, progress).await?;
-        let damaged = |what, found: String, expected: String| CatalogError::Damaged {
+        let compared = match hash(to).await {
+            Ok(found) => self.compare(manifest, size, found),
+            Err(e) => Err(e),
+        };
+        if compared.is_err() {
+            let _ = std::fs::remove_file(to);
+        }
+        compared
+    }
+
+    fn compare(&self, manifest: &Manifest, size: u64, hash: String) -> Result<(), CatalogError> {
+        let (what, found, expected) = if size != manifest.size {
+            ("length", size.to_string(), manifest.size.to_string())
+        } else if hash != manifest.sha256 {
+            ("SHA-256", hash, manifest.sha256.clone())
+        } else {
+            return Ok(());
+        };
+        Err(CatalogError::Damaged {
             file: manifest.file.clone(),
             store: self.store_name().to_owned(),
             what,
             found,
             expected,
-        };
-        let outcome = if size == manifest.size {
-            let found = hash(to).await?;
-            if found == manifest.sha256 {
-                return Ok(());
-            }
-            damaged("SHA-256", found, manifest.sha256.clone())
-        } else {
-            damaged("length", size.to_string(), manifest.size.to_string())
-        };
-        let _ = std::fs::remove_file(to);
-        Err(outcome)
+        })
     }
 
     /// Stores a snapshot, its manifest last. `size`, `sha256` and the names in the manifest are filled in.
@@ -245,10 +274,9 @@ impl Catalog {
     ///
     /// # Errors
     /// As [`fetch`](Self::fetch).
-    pub async fn verify(&self, manifest: &Manifest, scratch: &Path) -> Result<(), CatalogError> {
-        let read = self.fetch(manifest, scratch, &Progress::none()).await;
-        let _ = std::fs::remove_file(scratch);
-        read
+    pub async fn verify(&self, manifest: &Manifest) -> Result<(), CatalogError> {
+        let (size, hash) = self.store.sha256(&key(&manifest.file)?).await?;
+        self.compare(manifest, size, hash)
     }
 
     /// Removes the snapshots of this cluster beyond the newest and [`OLDER`] before it that can be restored; and, where they are of earlier positions than

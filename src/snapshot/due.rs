@@ -27,6 +27,8 @@ pub struct Situation {
     pub full: bool,
     /// The schema here is another than the newest snapshot has: who has changed it too cannot begin from that.
     pub schema_changed: bool,
+    /// A node keeps so much of what it has published that it wants one.
+    pub kept: bool,
 }
 
 /// Why a snapshot is taken.
@@ -42,6 +44,8 @@ pub enum Reason {
     Full,
     /// The schema was changed.
     Schema,
+    /// A node keeps much.
+    Kept,
 }
 
 impl Reason {
@@ -54,6 +58,7 @@ impl Reason {
             Self::Growth => "the log has outgrown the database",
             Self::Full => "a stream is above its soft limit",
             Self::Schema => "the schema was changed",
+            Self::Kept => "a node keeps half of what it may keep of its published changes",
         }
     }
 }
@@ -73,6 +78,8 @@ pub fn due(now: &Situation, interval: Duration) -> Option<Reason> {
     }
     if now.full {
         Some(Reason::Full)
+    } else if now.kept {
+        Some(Reason::Kept)
     } else if now.log > now.database.max(FLOOR) {
         Some(Reason::Growth)
     } else if !interval.is_zero() && age >= interval {
@@ -96,6 +103,7 @@ mod tests {
             database: 100,
             full: false,
             schema_changed: false,
+            kept: false,
         };
         let none = Situation {
             newest: None,
@@ -118,7 +126,9 @@ mod tests {
         assert_eq!(due(&large, Duration::ZERO), None);
         let full = Situation { full: true, ..calm };
         assert_eq!(due(&full, Duration::ZERO), Some(Reason::Full));
-        for situation in [calm, grown, full] {
+        let kept = Situation { kept: true, ..calm };
+        assert_eq!(due(&kept, Duration::ZERO), Some(Reason::Kept));
+        for situation in [calm, grown, full, kept] {
             let same = Situation {
                 folded: Sequence(10),
                 ..situation

@@ -1,4 +1,5 @@
 //! A snapshot made of the one before and the stream behind it, in a database of its own: what the cluster has agreed on, and nothing of what is pending here.
+//! And what both ways of making one need: folding the stream into a copy.
 //!
 //! It is for a stream that is nearly full. A copy of this node's database would hold changes that are not published yet, and could not count before they
 //! are; but they may find no room in the stream until a snapshot has made some.
@@ -13,17 +14,22 @@ use super::manifest::Manifest;
 use super::scratch::Scratch;
 use super::take::{TakeError, blocking};
 use crate::apply::incoming::{self, Body, Incoming};
+use crate::apply::order::{Verdict, judge_record};
 use crate::change::position::{NodeId, Sequence, ShardId};
+use crate::change::table::Table;
 use crate::codec::spool::Spool;
-use crate::consume::payload::{self, PieceCache};
+use crate::consume::payload::{self, PayloadError, PieceCache};
 use crate::engine::Engine;
+use crate::history::standing::{self, Standing};
 use crate::replica::group::{ApplyOptions, Stopped};
 use crate::replica::lifecycle::OpenOptions;
+use crate::replica::reconcile::{self, Grown};
 use crate::replica::{Replica, copy};
 use crate::sqlite::connection;
 use crate::state::node::Position;
+use crate::state::publishers::{LastTaken, Publishers};
 use crate::store::Progress;
-use crate::stream::Broker;
+use crate::stream::{Broker, LogReader, continuity};
 
 /// Messages folded at once.
 const GROUP: usize = 256;
@@ -46,54 +52,16 @@ pub async fn fold(
     to: &Arc<Scratch>,
 ) -> Result<(Position, String), TakeError> {
     catalog.fetch(from, to.path(), &Progress::none()).await?;
-    let unfoldable = |e: &dyn std::fmt::Display| TakeError::Unfoldable(e.to_string());
-    let options = OpenOptions {
-        // Nobody's: every batch is another's.
-        node_id: NodeId(0),
-        publish: false,
-        include: engine.config.replication.include.clone(),
-        exclude: engine.config.replication.exclude.clone(),
-    };
-    let mut replica = {
-        let to = Arc::clone(to);
-        blocking(move || {
-            Replica::open(to.path(), &options, PATIENCE, &|| false)
-                .map_err(|e| TakeError::Unfoldable(e.to_string()))
-        })
-        .await?
-    };
+    let replication = &engine.config.replication;
+    let options = nobody(replication.include.clone(), replication.exclude.clone());
+    let mut folding = Folding::begin(engine, broker, Arc::clone(to), options, None).await?;
     let last = broker
         .stream_state(ShardId::ORDER)
         .await
         .map_err(|e| unfoldable(&e))?
         .last;
-    let mut at = replica.position().sequence;
-    let mut reader = broker.reader(ShardId::ORDER, at.next());
-    let mut cache = PieceCache::default();
-    let spool = Arc::new(Spool::new(engine.config.folder().to_owned()));
-    let mut group: Vec<Incoming> = Vec::new();
-    while at < last {
-        let message = tokio::time::timeout(NEXT, reader.next())
-            .await
-            .map_err(|e| unfoldable(&e))?
-            .map_err(|e| unfoldable(&e))?;
-        at = message.sequence;
-        let mut opened = incoming::open(at, &message.payload);
-        match &mut opened.body {
-            Body::Payload => cache.keep(at, message.payload),
-            Body::Batch(batch) => payload::gather(broker, &mut cache, batch, &spool)
-                .await
-                .map_err(|e| unfoldable(&e))?,
-            _ => {}
-        }
-        // Large batches lie in their spools until they are folded: they are not gathered.
-        let large = matches!(&opened.body, Body::Batch(b) if !b.record.sections.is_empty());
-        group.push(opened);
-        if large || group.len() >= GROUP || at >= last {
-            let messages = std::mem::take(&mut group);
-            replica = blocking(move || apply(replica, messages)).await?;
-        }
-    }
+    folding.advance(last).await?;
+    let replica = folding.into_replica()?;
     let schema = replica.captured().schema_hash();
     let position = replica.position();
     let to = Arc::clone(to);
@@ -111,26 +79,232 @@ pub async fn fold(
     Ok((position, schema))
 }
 
-fn apply(mut replica: Replica, mut messages: Vec<Incoming>) -> Result<Replica, TakeError> {
+/// Opens a database as nobody's: every batch is another's. With the globs of tables that are folded, and of those that are not.
+#[must_use]
+pub fn nobody(include: Vec<String>, exclude: Vec<String>) -> OpenOptions {
+    OpenOptions {
+        node_id: NodeId(0),
+        publish: false,
+        include,
+        exclude,
+    }
+}
+
+/// A database of ours in which the stream is folded, up to any position and then on to a later one.
+pub struct Folding {
+    broker: Broker,
+    /// Taken out while it works in another thread.
+    replica: Option<Replica>,
+    scratch: Arc<Scratch>,
+    reader: LogReader,
+    /// What was taken of each publisher, as of the last message that was read.
+    publishers: Publishers,
+    cache: PieceCache,
+    spool: Arc<Spool>,
+    /// The last message that was read.
+    at: Sequence,
+    /// One that stands behind what was asked for.
+    next: Option<Incoming>,
+    /// Tables of the database whose fold this is: where a batch does not fit here, it fits there. None: what does not fit cannot be folded.
+    like: Option<Vec<Table>>,
+    grown: Vec<Grown>,
+}
+
+impl Folding {
+    /// Begins with what is in `scratch`: a snapshot, a copy of a node's database, or nothing.
+    ///
+    /// # Errors
+    /// [`TakeError::Unfoldable`].
+    pub async fn begin(
+        engine: &Arc<Engine>,
+        broker: &Broker,
+        scratch: Arc<Scratch>,
+        options: OpenOptions,
+        like: Option<Vec<Table>>,
+    ) -> Result<Self, TakeError> {
+        let replica = {
+            let to = Arc::clone(&scratch);
+            blocking(move || {
+                Replica::open(to.path(), &options, PATIENCE, &|| false).map_err(|e| unfoldable(&e))
+            })
+            .await?
+        };
+        let at = replica.position().sequence;
+        // What stands behind a position that the stream holds no more follows another state.
+        match standing::look(broker, replica.position()).await {
+            Ok(Standing::Holds) => {}
+            Ok(Standing::Trimmed(why) | Standing::Broken(why)) => {
+                return Err(TakeError::Unfoldable(why));
+            }
+            Err(e) => return Err(unfoldable(&e)),
+        }
+        Ok(Self {
+            reader: broker.reader(ShardId::ORDER, at.next()),
+            publishers: replica.publishers().clone(),
+            broker: broker.clone(),
+            replica: Some(replica),
+            scratch,
+            cache: PieceCache::default(),
+            spool: Arc::new(Spool::new(engine.config.folder().to_owned())),
+            at,
+            next: None,
+            like,
+            grown: Vec::new(),
+        })
+    }
+
+    /// Folds up to a position, this included.
+    ///
+    /// # Errors
+    /// What is in the way, [`TakeError::Unfoldable`] above all; it is of no use then.
+    pub async fn advance(&mut self, to: Sequence) -> Result<(), TakeError> {
+        let mut group: Vec<Incoming> = Vec::new();
+        loop {
+            let message = match self.next.take() {
+                Some(message) => message,
+                None if self.at >= to => break,
+                None => self.read().await?,
+            };
+            if message.sequence > to {
+                self.next = Some(message);
+                break;
+            }
+            // Large batches lie in their spools until they are folded: they are not gathered.
+            let large = matches!(&message.body, Body::Batch(b) if !b.record.sections.is_empty());
+            group.push(message);
+            if large || group.len() >= GROUP {
+                self.apply(std::mem::take(&mut group)).await?;
+            }
+        }
+        self.apply(group).await
+    }
+
+    /// The next message, complete.
+    async fn read(&mut self) -> Result<Incoming, TakeError> {
+        let message = tokio::time::timeout(NEXT, self.reader.next())
+            .await
+            .map_err(|e| unfoldable(&e))?
+            .map_err(|e| unfoldable(&e))?;
+        self.at = message.sequence;
+        let mut opened = incoming::open(self.at, &message.payload);
+        opened.hash = continuity::fingerprint(opened.hash, message.timestamp_nanos);
+        match &mut opened.body {
+            Body::Payload => self.cache.keep(self.at, message.payload),
+            // What is ignored needs no payload, which may be trimmed.
+            Body::Batch(batch)
+                if judge_record(&self.publishers, &batch.record) == Verdict::Take =>
+            {
+                self.publishers.insert(
+                    batch.record.node,
+                    LastTaken {
+                        incarnation: batch.record.incarnation,
+                        batch: batch.record.batch,
+                        sequence: self.at,
+                    },
+                );
+                let gathered =
+                    payload::gather(&self.broker, &mut self.cache, batch, &self.spool).await;
+                let skipped = self.replica.as_ref().is_some_and(|r| r.skips(self.at));
+                match gathered {
+                    Err(PayloadError::Missing { .. }) if skipped => {}
+                    gathered => gathered.map_err(|e| unfoldable(&e))?,
+                }
+            }
+            _ => {}
+        }
+        Ok(opened)
+    }
+
+    async fn apply(&mut self, messages: Vec<Incoming>) -> Result<(), TakeError> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let replica = self.take_replica()?;
+        let like = self.like.clone();
+        let (replica, grown) = blocking(move || apply(replica, messages, like.as_deref())).await?;
+        self.replica = Some(replica);
+        self.grown.extend(grown);
+        Ok(())
+    }
+
+    fn take_replica(&mut self) -> Result<Replica, TakeError> {
+        self.replica.take().ok_or_else(|| {
+            TakeError::Unfoldable("it could not be folded further before".to_owned())
+        })
+    }
+
+    /// The database's file.
+    #[must_use]
+    pub fn scratch(&self) -> &Arc<Scratch> {
+        &self.scratch
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.replica
+            .as_ref()
+            .map_or_else(Position::default, Replica::position)
+    }
+
+    /// Columns that tables were given on the way.
+    #[must_use]
+    pub fn grown(&self) -> &[Grown] {
+        &self.grown
+    }
+
+    pub(super) fn into_replica(mut self) -> Result<Replica, TakeError> {
+        self.take_replica()
+    }
+}
+
+fn unfoldable(e: &dyn std::fmt::Display) -> TakeError {
+    TakeError::Unfoldable(e.to_string())
+}
+
+/// Folds messages into the database that `replica` is opened on; where a batch does not fit and `like` is given, columns are added as there.
+///
+/// # Errors
+/// [`TakeError::Unfoldable`].
+pub fn apply(
+    mut replica: Replica,
+    mut messages: Vec<Incoming>,
+    like: Option<&[Table]>,
+) -> Result<(Replica, Vec<Grown>), TakeError> {
     let options = ApplyOptions {
         max_time: Duration::from_secs(1),
         given_up: true,
         patience: PATIENCE,
         stop: &|| false,
     };
-    while !messages.is_empty() {
+    let mut grown = Vec::new();
+    // The message for which tables were last made anew.
+    let mut grown_for = None;
+    while let Some(first) = messages.first() {
         let applied = replica
             .apply(&messages, &options)
-            .map_err(|e| TakeError::Unfoldable(e.to_string()))?;
-        if applied.consumed == 0 {
-            return Err(TakeError::Unfoldable(match applied.stopped {
-                Stopped::Schema(reason) => {
-                    format!("the schema has changed since the snapshot before: {reason}")
-                }
-                other => format!("the stream cannot be folded here ({other:?})"),
-            }));
+            .map_err(|e| unfoldable(&e))?;
+        if applied.consumed > 0 {
+            messages.drain(..applied.consumed.min(messages.len()));
+            continue;
         }
-        messages.drain(..applied.consumed.min(messages.len()));
+        let reason = match applied.stopped {
+            Stopped::Schema(reason) => {
+                format!("the schema has changed since the snapshot before: {reason}")
+            }
+            other => format!("the stream cannot be folded here ({other:?})"),
+        };
+        let fitting = match (&first.body, like) {
+            (Body::Batch(batch), Some(like)) if grown_for != Some(first.sequence) => {
+                reconcile::grow(&mut replica, &batch.record, like).map_err(|e| unfoldable(&e))?
+            }
+            _ => None,
+        };
+        let Some(fitting) = fitting else {
+            return Err(TakeError::Unfoldable(reason));
+        };
+        grown_for = Some(first.sequence);
+        grown.extend(fitting);
     }
-    Ok(replica)
+    Ok((replica, grown))
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::change::history::History;
 use crate::change::position::Sequence;
 use crate::state::node::Position;
 
@@ -22,6 +23,9 @@ pub struct Manifest {
     pub cluster: String,
     /// The node that made it.
     pub node: String,
+    /// The history that its position is of.
+    #[serde(default)]
+    pub history: History,
     /// How far it has folded the order stream.
     pub sequence: u64,
     /// The hash of the message there, hexadecimal.
@@ -134,6 +138,7 @@ mod tests {
             file: format!("{}.db", new_name(Sequence(12))),
             cluster: "c".to_owned(),
             node: "7".to_owned(),
+            history: History { number: 2, id: 3 },
             sequence: 12,
             hash: format!("{:016x}", u64::MAX),
             folded: 11,
@@ -150,6 +155,11 @@ mod tests {
         let m = manifest();
         assert_eq!(Manifest::read(&m.write()).unwrap(), m);
         assert_eq!(m.position().hash, u64::MAX);
+        // One that says nothing of it is of the first.
+        let mut json: serde_json::Value = serde_json::from_slice(&m.write()).unwrap();
+        json.as_object_mut().unwrap().remove("history");
+        let read = Manifest::read(json.to_string().as_bytes()).unwrap();
+        assert_eq!(read.history, History::FIRST);
     }
 
     #[test]

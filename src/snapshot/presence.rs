@@ -1,7 +1,7 @@
 //! Who is there, and how far: each node says so every moment under a key of its own.
 //!
 //! ```text
-//!   <stream_prefix>-snapshots   at-<node id> ─▶ { position, incarnation }
+//!   <stream_prefix>-snapshots   at-<node id> ─▶ { history, position, incarnation, … }
 //! ```
 //!
 //! Invariant: ages are told by comparing two times of the server's, never by clocks of nodes.
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::change::history::History;
 use crate::change::position::{Incarnation, NodeId, Sequence};
 use crate::stream::{Broker, Kv, KvError};
 
@@ -24,6 +25,10 @@ struct Announcement {
     nonce: u64,
     #[serde(default)]
     wanted: u64,
+    #[serde(default)]
+    history: History,
+    #[serde(default)]
+    kept: bool,
 }
 
 /// What is known of a living node.
@@ -35,6 +40,21 @@ pub struct Present {
     pub incarnation: Option<Incarnation>,
     /// Bytes of a batch that finds no room in a stream; 0: none.
     pub wanted: u64,
+    /// The history that its position is of.
+    pub history: History,
+    /// It keeps so much of what it has published that it wants a snapshot.
+    pub keeps_much: bool,
+}
+
+impl Present {
+    /// Of a node that is there, and no more is known.
+    pub const UNKNOWN: Self = Self {
+        position: Some(Sequence(0)),
+        incarnation: None,
+        wanted: 0,
+        history: History::FIRST,
+        keeps_much: false,
+    };
 }
 
 /// The living nodes.
@@ -47,6 +67,25 @@ pub struct Living {
 }
 
 impl Living {
+    /// The nodes that hold a lease on their id, and those that have said something within `silent_after`. `said`: what each has said last, and when by the
+    /// server's time in nanoseconds since the Unix epoch.
+    #[must_use]
+    pub fn of(said: &[(NodeId, Present, u64)], leased: &[NodeId], silent_after: Duration) -> Self {
+        let now = said.iter().map(|(_, _, at)| *at).max().unwrap_or(0);
+        let age = u64::try_from(silent_after.as_nanos()).unwrap_or(u64::MAX);
+        // One that holds its id and has said nothing yet is about to read from wherever it stands.
+        let mut nodes: BTreeMap<NodeId, Present> = leased
+            .iter()
+            .map(|node| (*node, Present::UNKNOWN))
+            .collect();
+        for (node, present, at) in said {
+            if nodes.contains_key(node) || now.saturating_sub(*at) <= age {
+                nodes.insert(*node, *present);
+            }
+        }
+        Self { nodes, now }
+    }
+
     /// What is known of a node.
     #[must_use]
     pub fn get(&self, node: NodeId) -> Option<&Present> {
@@ -59,10 +98,20 @@ impl Living {
         self.nodes.values().map(|p| p.wanted).max().unwrap_or(0)
     }
 
-    /// The position that the farthest behind of them has.
+    /// The position that the farthest behind of them has. Who stands in an earlier history restores a snapshot of this one first, and begins from there.
     #[must_use]
-    pub fn least_position(&self) -> Option<Sequence> {
-        self.nodes.values().filter_map(|p| p.position).min()
+    pub fn least_position(&self, history: History) -> Option<Sequence> {
+        self.nodes
+            .values()
+            .filter(|p| p.history == history || p.incarnation.is_none())
+            .filter_map(|p| p.position)
+            .min()
+    }
+
+    /// Whether one of them wants a snapshot for what it keeps.
+    #[must_use]
+    pub fn keep_much(&self) -> bool {
+        self.nodes.values().any(|p| p.keeps_much)
     }
 }
 
@@ -77,6 +126,8 @@ pub async fn announce(kv: &Kv, node: NodeId, present: Present) -> Result<(), KvE
         counter: incarnation.counter,
         nonce: incarnation.nonce,
         wanted: present.wanted,
+        history: present.history,
+        kept: present.keeps_much,
     };
     // Structs of numbers always have a JSON form.
     let value = serde_json::to_vec(&value).unwrap_or_default();
@@ -104,41 +155,30 @@ pub async fn living(kv: &Kv, broker: &Broker, silent_after: Duration) -> Result<
             continue;
         };
         if let Some(entry) = kv.get(&key).await? {
-            said.push((NodeId(node), entry));
+            said.push((NodeId(node), present_of(&entry.value), entry.created));
         }
     }
-    let now = said.iter().map(|(_, e)| e.created).max().unwrap_or(0);
-    let age = u64::try_from(silent_after.as_nanos()).unwrap_or(u64::MAX);
-    let leased = broker.living_nodes().await?;
-    // One that holds its id and has said nothing yet is about to read from wherever it stands.
-    let mut nodes: BTreeMap<NodeId, Present> = leased
-        .iter()
-        .map(|node| {
-            let unknown = Present {
-                position: Some(Sequence(0)),
-                incarnation: None,
-                wanted: 0,
-            };
-            (*node, unknown)
-        })
-        .collect();
-    for (node, entry) in said {
-        if !nodes.contains_key(&node) && now.saturating_sub(entry.created) > age {
-            continue;
-        }
-        // A later version may say it otherwise: then it is only known to be there.
-        if let Ok(a) = serde_json::from_slice::<Announcement>(&entry.value) {
-            let incarnation = Incarnation {
-                counter: a.counter,
-                nonce: a.nonce,
-            };
-            let present = Present {
-                position: a.position.map(Sequence),
-                incarnation: (a.counter > 0).then_some(incarnation),
-                wanted: a.wanted,
-            };
-            nodes.insert(node, present);
-        }
+    Ok(Living::of(
+        &said,
+        &broker.living_nodes().await?,
+        silent_after,
+    ))
+}
+
+/// What an announcement says. One of a later version may say it otherwise: then the node is only known to be there.
+fn present_of(value: &[u8]) -> Present {
+    let Ok(said) = serde_json::from_slice::<Announcement>(value) else {
+        return Present::UNKNOWN;
+    };
+    let incarnation = Incarnation {
+        counter: said.counter,
+        nonce: said.nonce,
+    };
+    Present {
+        position: said.position.map(Sequence),
+        incarnation: (said.counter > 0).then_some(incarnation),
+        wanted: said.wanted,
+        history: said.history,
+        keeps_much: said.kept,
     }
-    Ok(Living { nodes, now })
 }

@@ -22,8 +22,11 @@ use super::taking::TAKING;
 use super::trim::{self, Known};
 use super::verified::{Verified, age};
 use super::watch::{self, Streams};
+use crate::change::history::History;
 use crate::change::position::{NodeId, Sequence};
 use crate::engine::Engine;
+use crate::history::mend::mend;
+use crate::history::standing;
 use crate::http::status::Component;
 use crate::runtime::Backoff;
 use crate::stream::{Broker, Kv, Role};
@@ -45,9 +48,12 @@ pub struct Schedule {
     pub(super) kv: Kv,
     pub(super) leader: Role,
     pub(super) verified: Verified,
+    /// The history that this life of the daemon is of.
+    history: History,
     /// Newest in the store, as last listed.
     pub(super) newest: Option<Manifest>,
     listed: Option<Instant>,
+    reconnects: u64,
     trimmed: Option<Instant>,
     backoff: Backoff,
     not_before: Instant,
@@ -64,7 +70,9 @@ impl Schedule {
             node,
             engine.config.snapshot.leader_ttl,
         );
+        let history = engine.replica().history();
         Self {
+            history,
             engine,
             broker,
             catalog,
@@ -73,6 +81,7 @@ impl Schedule {
             verified: Verified::default(),
             newest: None,
             listed: None,
+            reconnects: 0,
             trimmed: None,
             backoff: Backoff::new(Duration::from_secs(2), Duration::from_secs(300)),
             not_before: Instant::now(),
@@ -110,7 +119,7 @@ impl Schedule {
 
     async fn tick(&mut self, scheduled: bool) {
         if let Ok((verified, _)) = Verified::read(&self.kv).await {
-            self.verified = verified;
+            self.take_note(verified);
         }
         self.show_age();
         if !scheduled || !self.may_lead() {
@@ -140,12 +149,24 @@ impl Schedule {
         }
     }
 
+    /// These snapshots are verified: what they cover need not be kept here.
+    pub(super) fn take_note(&mut self, verified: Verified) {
+        self.verified = verified.of(self.history);
+        if let Some(covered) = self.verified.covered(true) {
+            let done = tokio::task::block_in_place(|| self.engine.replica().covered_by(covered));
+            if let Err(error) = done {
+                tracing::warn!(%error, "what a snapshot covers could not be removed");
+            }
+        }
+    }
+
     /// Who publishes and stands still for no reason.
     fn may_lead(&self) -> bool {
         let view = self.engine.status.view();
         self.engine.config.publish
             && self.engine.config.replicate
             && !self.engine.is_halted()
+            && self.engine.unsure_tables() == 0
             && view.apply_paused.is_none()
             && view.schema_paused.is_none()
             && self.broker.is_connected()
@@ -181,9 +202,20 @@ impl Schedule {
     async fn try_lead(&mut self) -> Result<(), String> {
         /// The store is asked now and then: somebody may have removed what was there.
         const LIST_EVERY: Duration = Duration::from_secs(300);
+        let reconnects = self.broker.reconnects();
+        if std::mem::replace(&mut self.reconnects, reconnects) != reconnects {
+            self.listed = None;
+        }
         if self.listed.is_none_or(|at| at.elapsed() >= LIST_EVERY) {
             let usable = self.catalog.usable().await.map_err(|e| e.to_string())?;
             self.newest = usable.into_iter().next();
+            // Whoever has folded what it covers may be gone.
+            let lost = standing::of_snapshot(&self.broker, self.newest.as_ref())
+                .await
+                .map_err(|e| e.to_string())?;
+            if let Some(why) = lost {
+                return mend(&self.engine, &self.broker, why).await;
+            }
             if self.listed.is_none()
                 && let Err(error) = self.catalog.store().sweep(LEFT_OVER).await
             {
@@ -213,6 +245,7 @@ impl Schedule {
             database,
             full,
             schema_changed: self.newest.as_ref().is_some_and(|m| m.schema != schema),
+            kept: living.keep_much(),
         };
         match due(&situation, self.engine.config.snapshot.interval) {
             Some(reason) => self.take_scheduled(reason).await?,
@@ -303,7 +336,7 @@ impl Schedule {
         if streams.states.first().is_some_and(|s| covered < s.first) && !unblock {
             return Ok(true);
         }
-        // What is trimmed by must be in the store at this moment, as it was when it was verified.
+        // What is trimmed by must be in the store at this moment, as it was when it was verified, and be of the stream as it is now.
         let there = self.catalog.usable().await.map_err(|e| e.to_string())?;
         let good = |m: &&Manifest| {
             there
@@ -311,7 +344,15 @@ impl Schedule {
                 .any(|t| t.file == m.file && t.sha256 == m.sha256)
         };
         let good: Vec<&Manifest> = self.verified.0.iter().filter(good).collect();
-        match good.get(usize::from(!unblock)) {
+        let by = good.get(usize::from(!unblock)).copied();
+        if let Some(why) = standing::of_snapshot(&self.broker, by)
+            .await
+            .map_err(|e| e.to_string())?
+        {
+            mend(&self.engine, &self.broker, why).await?;
+            return Ok(false);
+        }
+        match by {
             Some(manifest) => covered = covered.min(Sequence(manifest.sequence)),
             None => return Ok(!unblock),
         }
@@ -320,6 +361,7 @@ impl Schedule {
         let known = Known {
             publishers,
             living,
+            history: self.history,
             covered,
             unblock,
         };

@@ -1,4 +1,4 @@
-//! Taking a snapshot: copy, wait until what it contains of this node's own has come back, upload, verify.
+//! Taking a snapshot: copy, wait until what it contains of this node's own has come back, fold the copy on up to there, upload, verify.
 //!
 //! Invariant: at no step does a failure, or the end of this process, leave anything but the snapshots there were and perhaps an object without a manifest.
 
@@ -12,15 +12,19 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::catalog::{Catalog, CatalogError};
-use super::fold::fold;
+use super::fold::{Folding, fold};
 use super::manifest::{self, Manifest};
 use super::scratch::Scratch;
+use crate::change::history::History;
 use crate::change::operation::ChangeKind;
+use crate::change::position::NodeId;
 use crate::changelog::marks::Marks;
 use crate::engine::Engine;
 use crate::replica::copy;
+use crate::replica::lifecycle::OpenOptions;
 use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
+use crate::state::node::Position;
 use crate::state::{StateError, node};
 use crate::store::Progress;
 use crate::stream::Broker;
@@ -49,6 +53,11 @@ pub enum TakeError {
         COME_BACK.as_secs()
     )]
     NotBack,
+    /// There are rows in it that this node may never publish.
+    #[error(
+        "rows of this database may have been written without capture: a snapshot is taken when they are found"
+    )]
+    Uncaptured,
     /// It cannot be made of the one before and the stream.
     #[error("it cannot be made of the snapshot before it and the stream: {0}")]
     Unfoldable(String),
@@ -60,8 +69,8 @@ pub enum TakeError {
 /// What becomes of this node's own changes that are not published yet.
 #[derive(Debug, Clone, Copy)]
 pub enum Own<'a> {
-    /// The snapshot contains them, and counts once they have come back from the stream.
-    MustBeBack,
+    /// The copy contains them; it is folded on until they have come back from the stream, so that whoever begins from it sees whole transactions only.
+    MustBeBack(&'a Broker),
     /// It is the state that all nodes begin from: what it contains is there on all of them.
     IsTheBeginning,
     /// It is made without them, of this snapshot and the stream behind it.
@@ -85,19 +94,53 @@ pub async fn take(
     let _stop = SetOnDrop(Arc::clone(&stop));
     let (position, schema) = match own {
         Own::FoldedOnto(before, broker) => fold(engine, broker, catalog, before, &scratch).await?,
-        Own::MustBeBack | Own::IsTheBeginning => {
+        Own::MustBeBack(_) | Own::IsTheBeginning => {
             let (state, mut marks, schema) = copied(engine, &scratch, stop).await?;
-            if matches!(own, Own::MustBeBack) {
-                wait_until_back(engine, &mut marks).await?;
+            // What all begin from may hold anything.
+            if matches!(own, Own::MustBeBack(_))
+                && tokio::task::block_in_place(|| has_uncaptured(engine))?
+            {
+                return Err(TakeError::Uncaptured);
             }
-            (state.position, schema)
+            let standing = match own {
+                Own::MustBeBack(broker) if !marks.is_empty() => {
+                    wait_until_back(engine, &mut marks).await?;
+                    fold_on(engine, broker, &scratch).await?
+                }
+                _ => (state.position, schema),
+            };
+            let scratch = Arc::clone(&scratch);
+            blocking(move || Ok(copy::finish(connection::open_writer(scratch.path())?)?)).await?;
+            standing
         }
     };
+    let history = tokio::task::block_in_place(|| engine.replica().history());
+    store(
+        engine,
+        catalog,
+        &scratch,
+        (history, position),
+        schema,
+        progress,
+    )
+    .await
+}
+
+/// Stores a file as a snapshot, and reads it back.
+pub(super) async fn store(
+    engine: &Arc<Engine>,
+    catalog: &Catalog,
+    scratch: &Scratch,
+    (history, position): (History, Position),
+    schema: String,
+    progress: &Progress,
+) -> Result<Manifest, TakeError> {
     let manifest = Manifest {
         format: manifest::FORMAT,
         file: String::new(),
         cluster: String::new(),
         node: engine.config.node_id.to_string(),
+        history,
         sequence: position.sequence.0,
         hash: format!("{:016x}", position.hash),
         folded: position.folded.0,
@@ -110,8 +153,7 @@ pub async fn take(
         harmonylite: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let manifest = catalog.add(scratch.path(), manifest, progress).await?;
-    let back = Scratch::new(database, "verify");
-    match catalog.verify(&manifest, back.path()).await {
+    match catalog.verify(&manifest).await {
         Ok(()) => {}
         Err(damaged @ CatalogError::Damaged { .. }) => {
             // It must not be taken for one by anybody.
@@ -141,6 +183,31 @@ async fn copied(
     .await
 }
 
+/// A copy with its change logs in it. Returns the hash of its schema.
+pub(super) async fn copied_whole(
+    engine: &Arc<Engine>,
+    scratch: &Arc<Scratch>,
+    stop: Arc<AtomicBool>,
+) -> Result<String, TakeError> {
+    let (engine, scratch) = (Arc::clone(engine), Arc::clone(scratch));
+    blocking(move || {
+        let schema = engine.replica().captured().schema_hash();
+        let shutdown = engine.shutdown.clone();
+        let stop = move || stop.load(Ordering::Relaxed) || shutdown.is_requested();
+        drop(copy_file(&engine.config.db_path, scratch.path(), stop)?);
+        Ok(schema)
+    })
+    .await
+}
+
+/// Whether the copy that was just made may hold rows that are in no change log. Capture is made current first, by which a gap shows.
+fn has_uncaptured(engine: &Engine) -> Result<bool, TakeError> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let mut replica = engine.replica();
+    let locked = !replica.make_capture_current(PATIENCE, &|| engine.shutdown.is_requested())?;
+    Ok(locked || !replica.unsure()?.is_empty())
+}
+
 /// Ends the copying when the future that waits for it is dropped.
 struct SetOnDrop(Arc<AtomicBool>);
 
@@ -150,23 +217,33 @@ impl Drop for SetOnDrop {
     }
 }
 
-/// What the copy is of, and which of its changes are this node's own and not back yet.
-fn copy_database(
+/// Copies the database into a snapshot. Returns where it stands, and which of its changes are this node's own and not back yet: it counts when they are.
+///
+/// # Errors
+/// SQLite's, also when `stop` says so; the state in the copy.
+pub fn copy_database(
     database: &Path,
     to: &Path,
     stop: impl Fn() -> bool + Send + 'static,
 ) -> Result<(node::NodeState, Marks), TakeError> {
+    let copied = copy_file(database, to, stop)?;
+    let state = node::read(&copied)?.ok_or(StateError::Missing)?;
+    let marks = marks(&copied)?;
+    Ok((state, marks))
+}
+
+fn copy_file(
+    database: &Path,
+    to: &Path,
+    stop: impl Fn() -> bool + Send + 'static,
+) -> Result<Connection, SqliteError> {
     /// Steps of SQLite's machine between two looks: well under a millisecond.
     const STEPS: i32 = 10_000;
     let mut reader = connection::open_reader(database)?;
     reader
         .progress_handler(STEPS, Some(stop))
         .doing("copy the database")?;
-    let copied = copy::copy(&reader, to)?;
-    let state = node::read(&copied)?.ok_or(StateError::Missing)?;
-    let marks = marks(&copied)?;
-    copy::finish(copied)?;
-    Ok((state, marks))
+    copy::copy(&reader, to)
 }
 
 /// The last pending row of each change log in the copy.
@@ -225,6 +302,44 @@ async fn wait_until_back(engine: &Arc<Engine>, marks: &mut Marks) -> Result<(), 
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Folds into the copy what has come since it was made, this node's own changes in it among that: the stream holds them in their order with those of others,
+/// and the copy holds them all at once. Returns where it stands, and the hash of its schema.
+async fn fold_on(
+    engine: &Arc<Engine>,
+    broker: &Broker,
+    copy: &Arc<Scratch>,
+) -> Result<(node::Position, String), TakeError> {
+    let until = engine.replica().position();
+    let config = &engine.config;
+    let options = OpenOptions {
+        node_id: NodeId(config.node_id),
+        publish: true,
+        include: config.replication.include.clone(),
+        exclude: config.replication.exclude.clone(),
+    };
+    let mut folding = Folding::begin(engine, broker, Arc::clone(copy), options, None).await?;
+    folding.advance(until.sequence).await?;
+    let replica = folding.into_replica()?;
+    let position = replica.position();
+    if (position.sequence, position.hash) != (until.sequence, until.hash) {
+        return Err(TakeError::Unfoldable(format!(
+            "message {} of the stream is another than this node has folded",
+            until.sequence
+        )));
+    }
+    blocking(move || {
+        let pending = replica
+            .pending_changes()
+            .map_err(|e| TakeError::Unfoldable(e.to_string()))?;
+        // Where a change had to give way here, it was given up in the copy in its own way.
+        if pending > 0 {
+            return Err(TakeError::NotBack);
+        }
+        Ok((replica.position(), replica.captured().schema_hash()))
+    })
+    .await
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

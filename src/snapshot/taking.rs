@@ -55,7 +55,7 @@ impl Schedule {
         let result = {
             let own = match &onto {
                 Some(before) => Own::FoldedOnto(before, &self.broker),
-                None => Own::MustBeBack,
+                None => Own::MustBeBack(&self.broker),
             };
             let take = take::take(&engine, &self.catalog, own, &progress);
             tokio::pin!(take);
@@ -107,9 +107,10 @@ impl Schedule {
             snapshot = %manifest.file, position = manifest.sequence, bytes = manifest.size, seconds = took.as_secs_f32(), store = self.catalog.store_name(),
             "a snapshot was taken and verified"
         );
-        self.verified = Verified::add(&self.kv, &manifest)
+        let verified = Verified::add(&self.kv, &manifest)
             .await
             .map_err(|e| e.to_string())?;
+        self.take_note(verified);
         self.show_age();
         if self
             .newest

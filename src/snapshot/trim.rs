@@ -7,13 +7,13 @@
 //!
 //! Who may still need a message? A node at position P, or one that restores a snapshot of position P, reads the records above P and the payload that
 //! these name, nothing else. So everything is right as long as
-//! 1. the cut is not above the position of a verified snapshot (read back and hashed): whoever finds the stream beginning above its position restores
+//! 1. the cut is below the position of a verified snapshot, whose message stays so that the stream is known by it (read back and hashed): whoever finds the stream beginning above its position restores
 //!    that one, or a newer one. In ordinary times the cut stays at the verified snapshot *before* the newest, so that a newest one which is damaged later
 //!    can be done without; only above the soft limit the newest counts.
 //! 2. no record above the cut names payload that is gone. [`Scan`] reads every record that stands in the order stream: where one above the cut names a
 //!    piece below it, the cut goes below that piece ([`Scan::cut`]). A record that comes later can only name pieces of a batch that is not taken
-//!    yet. Every piece says whose it is; one whose batch is taken (or its publisher's later batch, or a later incarnation) is never named by a record
-//!    that counts and that is not there already. All other pieces of living nodes stay.
+//!    yet. Every piece says whose it is; one whose batch is taken (or its publisher's later batch, or one of a later incarnation) is never named by a
+//!    record that counts and that is not there already. All other pieces of living nodes stay.
 //! 3. A node that was silent for long enough not to be living may come back with payload of a batch under way. It sends all of it again before it sends the
 //!    record ([`crate::publish::gate`]): such pieces are at the stream's end, above any snapshot that was verified before they came.
 //!
@@ -21,23 +21,22 @@
 //! limit they count for nothing.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::cut::Scan;
 use super::presence::Living;
+use super::streams::{NEXT, Streams};
+use crate::change::history::History;
 use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence, ShardId};
 use crate::codec::commit;
 use crate::codec::frame::{self, FrameError, Kind};
 use crate::codec::payload;
 use crate::config::ReplicationLogConfig;
+use crate::planted::planted;
 use crate::state::publishers::Publishers;
-use crate::stream::{Broker, StoredMessage, StreamError};
+use crate::stream::{StoredMessage, StreamError};
 
 /// Messages of one stream that are considered in one go: bounds what is remembered of them to a few MiB.
 const WINDOW: u64 = 250_000;
-
-/// How long the next message of a stream that is known to hold it may take.
-const NEXT: Duration = Duration::from_secs(30);
 
 /// Why nothing was removed.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +73,8 @@ pub struct Known<'a> {
     pub publishers: Publishers,
     /// Who is there, and where.
     pub living: &'a Living,
+    /// The history that all positions are of.
+    pub history: History,
     /// The position that a verified snapshot covers.
     pub covered: Sequence,
     /// A stream is above its soft limit: only the snapshot counts.
@@ -101,20 +102,30 @@ impl Known<'_> {
     /// How far the order stream may go by what anybody still reads of it.
     #[must_use]
     pub fn bound(&self, last: Sequence, kept: Sequence) -> Sequence {
+        // The message at a position stays: by it whoever stands there, or restores a snapshot of it, knows the stream again, or sees that it is another.
+        let before = |at: Sequence| Sequence(at.0.saturating_sub(1));
         if self.unblock {
-            return self.covered.min(last);
+            return before(self.covered).min(last);
         }
-        let behind = self.living.least_position().unwrap_or(last);
-        self.covered.min(behind).min(kept).min(last)
+        let behind = self.living.least_position(self.history).unwrap_or(last);
+        if planted!(TrimsPastTheSnapshot) {
+            return behind.min(kept).min(last);
+        }
+        before(self.covered.min(behind)).min(kept).min(last)
     }
 
     /// Whether a record that names the piece may still come.
     fn may_still_be_named(&self, piece: Owner) -> bool {
+        if planted!(OpenPayloadTrimmed) {
+            return false;
+        }
         let Some(present) = self.living.get(piece.node) else {
             return false;
         };
         let ended = |now: Incarnation| now.counter > piece.incarnation.counter;
-        if present.incarnation.is_some_and(ended) {
+        // Until a later life's batch stands in the stream, a record of this one counts when it comes. Where room must be made it is taken not to come: the next
+        // life has announced itself. If it does, the history has broken.
+        if self.unblock && present.incarnation.is_some_and(ended) {
             return false;
         }
         self.publishers.get(&piece.node).is_none_or(|taken| {
@@ -173,15 +184,15 @@ fn look(shard: ShardId, message: &StoredMessage) -> Result<Seen, TrimError> {
 /// # Errors
 /// See [`TrimError`]; what was removed until then was allowed to go.
 pub async fn trim(
-    broker: &Broker,
+    streams: &impl Streams,
     config: &ReplicationLogConfig,
     known: &Known<'_>,
 ) -> Result<Trimmed, TrimError> {
-    let state = broker.stream_state(ShardId::ORDER).await?;
+    let state = streams.state(ShardId::ORDER).await?;
     let kept = if known.unblock {
         state.last
     } else {
-        kept_entries(broker, config, ShardId::ORDER, state.last, known).await?
+        kept_entries(streams, config, ShardId::ORDER, state.last, known).await?
     };
     let bound = known
         .bound(state.last, kept)
@@ -191,13 +202,10 @@ pub async fn trim(
         return Ok(trimmed);
     }
     let mut scan = Scan::new(bound);
-    read(
-        broker,
-        ShardId::ORDER,
-        state.first,
-        state.last,
-        |at, seen| {
-            match seen {
+    streams
+        .read(ShardId::ORDER, state.first, state.last, |message| {
+            let at = message.sequence;
+            match look(ShardId::ORDER, message)? {
                 Seen::Record(firsts) => {
                     for (shard, first) in firsts {
                         scan.record(at, shard, first);
@@ -208,16 +216,15 @@ pub async fn trim(
                 }
                 Seen::Piece(_) | Seen::Other => {}
             }
-            true
-        },
-    )
-    .await?;
+            Ok(true)
+        })
+        .await?;
     let cut = scan.cut();
     if cut >= state.first {
-        purge(broker, ShardId::ORDER, cut, &mut trimmed).await?;
+        purge(streams, ShardId::ORDER, cut, &mut trimmed).await?;
     }
     for shard in (2..=config.shards.max(scan.shards())).map(ShardId) {
-        let state = match broker.stream_state(shard).await {
+        let state = match streams.state(shard).await {
             Ok(state) => state,
             // A node with more shards has named it, and it was removed since.
             Err(StreamError::StreamMissing { .. }) => continue,
@@ -229,28 +236,23 @@ pub async fn trim(
         }
         .min(Sequence(state.first.0.saturating_add(WINDOW)));
         if !known.unblock {
-            upper = upper.min(kept_entries(broker, config, shard, state.last, known).await?);
+            upper = upper.min(kept_entries(streams, config, shard, state.last, known).await?);
         }
         if upper < state.first {
             continue;
         }
         let mut free = Sequence(state.first.0.saturating_sub(1));
-        read(
-            broker,
-            shard,
-            state.first,
-            upper.min(state.last),
-            |at, seen| {
-                match seen {
-                    Seen::Piece(owner) if known.may_still_be_named(owner) => return false,
-                    Seen::Record(_) | Seen::Piece(_) | Seen::Other => free = at,
+        streams
+            .read(shard, state.first, upper.min(state.last), |message| {
+                match look(shard, message)? {
+                    Seen::Piece(owner) if known.may_still_be_named(owner) => return Ok(false),
+                    Seen::Record(_) | Seen::Piece(_) | Seen::Other => free = message.sequence,
                 }
-                true
-            },
-        )
-        .await?;
+                Ok(true)
+            })
+            .await?;
         if free >= state.first {
-            purge(broker, shard, free, &mut trimmed).await?;
+            purge(streams, shard, free, &mut trimmed).await?;
         }
     }
     Ok(trimmed)
@@ -258,7 +260,7 @@ pub async fn trim(
 
 /// What `max_entries` and `max_age` leave to be removed of a shard.
 async fn kept_entries(
-    broker: &Broker,
+    streams: &impl Streams,
     config: &ReplicationLogConfig,
     shard: ShardId,
     last: Sequence,
@@ -268,50 +270,22 @@ async fn kept_entries(
     if config.max_age.is_zero() {
         return Ok(many);
     }
-    let aged = broker
+    let aged = streams
         .older_than(shard, config.max_age, known.living.now)
         .await?;
     Ok(aged.map_or(many, |aged| aged.max(many)))
 }
 
 async fn purge(
-    broker: &Broker,
+    streams: &impl Streams,
     shard: ShardId,
     cut: Sequence,
     trimmed: &mut Trimmed,
 ) -> Result<(), StreamError> {
-    let before = broker.stream_state(shard).await?;
-    trimmed.messages += broker.purge_up_to(shard, cut).await?;
-    let after = broker.stream_state(shard).await?;
+    let before = streams.state(shard).await?;
+    trimmed.messages += streams.purge(shard, cut).await?;
+    let after = streams.state(shard).await?;
     trimmed.bytes += before.bytes.saturating_sub(after.bytes);
-    Ok(())
-}
-
-/// Shows the messages `first` to `last`, until `show` wants no more.
-async fn read(
-    broker: &Broker,
-    shard: ShardId,
-    first: Sequence,
-    last: Sequence,
-    mut show: impl FnMut(Sequence, Seen) -> bool,
-) -> Result<(), TrimError> {
-    let mut reader = broker.reader(shard, first);
-    let mut at = Sequence(first.0.saturating_sub(1));
-    while at < last {
-        let message = tokio::time::timeout(NEXT, reader.next())
-            .await
-            .map_err(|_| TrimError::NotRead {
-                shard,
-                at: at.next(),
-            })??;
-        at = message.sequence;
-        if at > last {
-            break;
-        }
-        if !show(at, look(shard, &message)?) {
-            break;
-        }
-    }
     Ok(())
 }
 
@@ -328,6 +302,8 @@ mod tests {
             position: Some(Sequence(5)),
             incarnation: now,
             wanted: 0,
+            history: History::FIRST,
+            keeps_much: false,
         };
         let living = Living {
             nodes: [
@@ -345,6 +321,7 @@ mod tests {
         let known = Known {
             publishers: [(NodeId(1), taken), (NodeId(2), taken)].into(),
             living: &living,
+            history: History::FIRST,
             covered: Sequence(9),
             unblock: false,
         };
@@ -355,19 +332,25 @@ mod tests {
                 batch: BatchNumber(batch),
             })
         };
-        // It has begun anew since, and does not take up what it had begun.
-        assert!(!named(1, 3, 8));
+        // It has begun anew since, but a record of its life before may be under way.
+        assert!(named(1, 3, 8));
         assert!(named(1, 4, 1));
         assert!(named(2, 3, 8));
         assert!(!named(2, 3, 7) && !named(2, 2, 9));
         // Silent.
         assert!(!named(3, 3, 8));
-        assert_eq!(known.bound(Sequence(20), Sequence(20)), Sequence(5));
+        assert_eq!(known.bound(Sequence(20), Sequence(20)), Sequence(4));
         assert_eq!(known.bound(Sequence(20), Sequence(2)), Sequence(2));
         let unblock = Known {
             unblock: true,
             ..known
         };
-        assert_eq!(unblock.bound(Sequence(20), Sequence(2)), Sequence(9));
+        assert_eq!(unblock.bound(Sequence(20), Sequence(2)), Sequence(8));
+        let before = Owner {
+            node: NodeId(1),
+            incarnation: incarnation(3),
+            batch: BatchNumber(8),
+        };
+        assert!(!unblock.may_still_be_named(before));
     }
 }

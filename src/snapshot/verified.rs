@@ -10,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::catalog::OLDER;
 use super::manifest::Manifest;
+use crate::change::history::History;
 use crate::change::position::Sequence;
 use crate::stream::{Kv, KvError};
 
@@ -41,11 +42,8 @@ impl Verified {
     /// The broker's.
     pub async fn add(kv: &Kv, manifest: &Manifest) -> Result<Self, KvError> {
         loop {
-            let (mut all, revision) = Self::read(kv).await?;
-            all.0.retain(|m| m.file != manifest.file);
-            all.0.push(manifest.clone());
-            all.0.sort_by_key(|m| std::cmp::Reverse(m.sequence));
-            all.0.truncate(OLDER + 1);
+            let (all, revision) = Self::read(kv).await?;
+            let all = all.with(manifest.clone());
             let value = serde_json::to_vec(&all).unwrap_or_default().into();
             let written = match revision {
                 Some(revision) => kv.update(VERIFIED, value, revision).await,
@@ -57,6 +55,24 @@ impl Verified {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// These and one more; those beyond what the store keeps are forgotten.
+    #[must_use]
+    pub fn with(mut self, manifest: Manifest) -> Self {
+        self.0.retain(|m| m.file != manifest.file);
+        self.0.push(manifest);
+        self.0
+            .sort_by_key(|m| std::cmp::Reverse((m.history, m.sequence)));
+        self.0.truncate(OLDER + 1);
+        self
+    }
+
+    /// Those of one history; positions of others mean nothing in it.
+    #[must_use]
+    pub fn of(mut self, history: History) -> Self {
+        self.0.retain(|m| m.history == history);
+        self
     }
 
     /// The position up to which the order stream may go: that of the one before the newest, or of the newest where room must be made.
@@ -87,6 +103,7 @@ mod tests {
             file: String::new(),
             cluster: String::new(),
             node: String::new(),
+            history: History::FIRST,
             sequence,
             hash: String::new(),
             folded: sequence,
@@ -104,5 +121,7 @@ mod tests {
         let two = Verified(vec![manifest(9), manifest(7)]);
         assert_eq!(two.covered(false), Some(Sequence(7)));
         assert_eq!(two.covered(true), Some(Sequence(9)));
+        let second = History { number: 2, id: 1 };
+        assert_eq!(two.of(second).covered(true), None);
     }
 }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use super::presence::{self, Present};
 use crate::change::position::{NodeId, Sequence, ShardId};
 use crate::engine::Engine;
+use crate::history::watch::Watch;
+use crate::replica::kept::Kept;
 use crate::stream::{Broker, Kv, KvError, StreamState};
 
 /// The share of `max_bytes`, in percent, above which nothing new is published until a snapshot has made room. The rest is for what is under way and
@@ -88,7 +90,8 @@ fn announce_every(silent_after: Duration) -> Duration {
 }
 
 /// The longest pause between announcements after which payload under way is sent again.
-fn gap(silent_after: Duration) -> Duration {
+#[must_use]
+pub fn gap(silent_after: Duration) -> Duration {
     silent_after / 2
 }
 
@@ -111,6 +114,8 @@ async fn say(engine: &Engine, kv: &Kv) -> Result<(), KvError> {
             position: engine.config.replicate.then(|| replica.position().sequence),
             incarnation: replica.incarnation(),
             wanted: engine.gate.wanted(),
+            history: replica.history(),
+            keeps_much: replica.kept().is_some_and(Kept::wants_snapshot),
         }
     };
     presence::announce(kv, NodeId(engine.config.node_id), present).await?;
@@ -122,6 +127,7 @@ async fn say(engine: &Engine, kv: &Kv) -> Result<(), KvError> {
 pub async fn run(engine: Arc<Engine>, broker: Broker, kv: Kv) {
     let config = &engine.config.replication_log;
     let mut looked: Option<Instant> = None;
+    let mut histories = Watch::new(Arc::clone(&engine), broker.clone());
     loop {
         if let Err(error) = say(&engine, &kv).await {
             tracing::debug!(%error, "this node's position could not be announced");
@@ -132,6 +138,7 @@ pub async fn run(engine: Arc<Engine>, broker: Broker, kv: Kv) {
                 Ok(streams) => show(&engine, &streams),
                 Err(error) => tracing::debug!(%error, "the streams could not be looked at"),
             }
+            histories.look().await;
         }
         tokio::time::sleep(announce_every(config.silent_after)).await;
     }

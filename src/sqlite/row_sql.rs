@@ -2,6 +2,7 @@
 
 use super::ident::quote;
 use crate::change::table::{Table, TableKey};
+use crate::change::value::Value;
 
 /// Condition that a row has the key in the parameters from `first` on, compared as the key's index compares.
 #[must_use]
@@ -40,6 +41,18 @@ pub fn whole_names(table: &Table) -> Vec<String> {
     }
     names.extend(table.columns.iter().map(|c| quote(&c.name)));
     names
+}
+
+/// The key inside a whole row.
+#[must_use]
+pub fn key_in<'v>(table: &Table, row: &[Value<'v>]) -> Vec<Value<'v>> {
+    match &table.key {
+        TableKey::Rowid(_) => row.first().copied().into_iter().collect(),
+        TableKey::Columns(columns) => columns
+            .iter()
+            .filter_map(|(i, _)| row.get(*i).copied())
+            .collect(),
+    }
 }
 
 /// Reads a whole row.

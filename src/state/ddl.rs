@@ -33,10 +33,20 @@ CREATE TABLE __harmonylite__skips(first INTEGER NOT NULL, last INTEGER NOT NULL,
 UPDATE __harmonylite__node SET position_hash = 0;
 ";
 
-/// What format 3 adds: which change-log rows the batches taken have covered, so that a snapshot tells.
+/// What format 3 adds: which change-log rows the batches taken have covered, so that a snapshot tells; the last batch taken of each life of each publisher; the
+/// messages that count for nothing in this history, on every node; fingerprints of messages that were folded, some of many; which tables have rows that
+/// may be in no change log, and which triggers a table was given, so that it shows when some are gone.
 const FORMAT_3: &str = "
 CREATE TABLE __harmonylite__covered(
   id INTEGER PRIMARY KEY, node_id TEXT NOT NULL, sequence INTEGER NOT NULL, base INTEGER NOT NULL, count INTEGER NOT NULL, covers BLOB NOT NULL);
+CREATE TABLE __harmonylite__lives(
+  node_id TEXT NOT NULL, incarnation INTEGER NOT NULL, nonce INTEGER NOT NULL, batch INTEGER NOT NULL, PRIMARY KEY(node_id, incarnation));
+CREATE TABLE __harmonylite__void(sequence INTEGER PRIMARY KEY);
+CREATE TABLE __harmonylite__past(slot INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, hash INTEGER NOT NULL);
+INSERT INTO __harmonylite__lives SELECT node_id, incarnation, nonce, batch FROM __harmonylite__publishers;
+CREATE TABLE __harmonylite__unsure(
+  table_name TEXT PRIMARY KEY COLLATE NOCASE, mark INTEGER NOT NULL, kind TEXT NOT NULL, since TEXT NOT NULL);
+ALTER TABLE __harmonylite__tables ADD COLUMN triggers TEXT NOT NULL DEFAULT '';
 ";
 
 /// The format in the database; `None` where there is no state of ours.

@@ -7,8 +7,10 @@ pub mod covered;
 pub mod ddl;
 pub mod journal;
 pub mod node;
+pub mod past;
 pub mod publishers;
 pub mod skips;
+pub mod unsure;
 
 /// Why the state in a database cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{StateError, ddl};
+use crate::change::history::History;
 use crate::change::position::{Incarnation, NodeId, Sequence};
 use crate::planted::planted;
 use crate::sqlite::error::{Doing, SqliteError};
@@ -31,6 +32,8 @@ pub struct NodeState {
     pub incarnation: Incarnation,
     /// How far the order stream is folded.
     pub position: Position,
+    /// The history that the position is of.
+    pub history: History,
 }
 
 /// Reads the node's row; `None` where there is none.
@@ -42,8 +45,9 @@ pub fn read(conn: &Connection) -> Result<Option<NodeState>, StateError> {
         return Ok(None);
     }
     let row = conn
-        .query_row("SELECT node_id, database_id, incarnation, nonce, position, position_hash, folded FROM __harmonylite__node WHERE id = 1", [], |r| {
+        .query_row("SELECT node_id, database_id, incarnation, nonce, position, position_hash, folded, history FROM __harmonylite__node WHERE id = 1", [], |r| {
             let node_id: String = r.get(0)?;
+            let history: Option<String> = r.get(7)?;
             Ok(NodeState {
                 node_id: NodeId(node_id.parse().unwrap_or_default()),
                 database_id: r.get(1)?,
@@ -53,6 +57,8 @@ pub fn read(conn: &Connection) -> Result<Option<NodeState>, StateError> {
                     hash: r.get::<_, i64>(5)?.cast_unsigned(),
                     folded: Sequence(r.get::<_, i64>(6)?.cast_unsigned()),
                 },
+                // Who has not heard of any is in the first.
+                history: history.and_then(|h| h.parse().ok()).unwrap_or_default(),
             })
         })
         .optional()
@@ -163,6 +169,19 @@ pub fn set_settled(conn: &Connection, at: Sequence) -> Result<(), SqliteError> {
     conn.prepare_cached("UPDATE __harmonylite__node SET settled = ?1 WHERE id = 1")
         .and_then(|mut s| s.execute([at.0.cast_signed()]))
         .doing("note up to where own batches are settled")?;
+    Ok(())
+}
+
+/// The history that positions are of from now on.
+///
+/// # Errors
+/// SQLite's.
+pub fn set_history(conn: &Connection, history: History) -> Result<(), SqliteError> {
+    conn.execute(
+        "UPDATE __harmonylite__node SET history = ?1 WHERE id = 1",
+        [history.to_string()],
+    )
+    .doing("write this node's history")?;
     Ok(())
 }
 

@@ -82,6 +82,12 @@ pub trait SnapshotStore: Send + Sync + Debug {
     /// [`StoreError::Missing`], [`StoreError::Passing`], [`StoreError::Permanent`]; `to` is untouched.
     async fn get(&self, key: &Key, to: &Path, progress: &Progress) -> Result<u64, StoreError>;
 
+    /// Reads the object back, and keeps nothing of it: its length in bytes and its SHA-256, hexadecimal.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    async fn sha256(&self, key: &Key) -> Result<(u64, String), StoreError>;
+
     /// Stores at most [`MAX_SMALL`] bytes under `key`, replacing what is there.
     ///
     /// # Errors

@@ -154,6 +154,12 @@ impl<B: Backend> SnapshotStore for Retrying<B> {
         Ok(self.download(key, progress, file).await?.0)
     }
 
+    async fn sha256(&self, key: &Key) -> Result<(u64, String), StoreError> {
+        let hash = |meter| Ok(Sink::hash(meter));
+        let (len, digest) = self.download(key, &Progress::none(), hash).await?;
+        Ok((len, digest.iter().map(|b| format!("{b:02x}")).collect()))
+    }
+
     async fn put_small(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
         if bytes.len() > MAX_SMALL {
             let len = bytes.len();

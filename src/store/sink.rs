@@ -1,4 +1,4 @@
-//! Where a download goes: a file that appears only when it is whole, or a few bytes.
+//! Where a download goes: a file that appears only when it is whole, a few bytes, or nowhere but through a hash.
 //!
 //! Invariants: the target is replaced by rename, and only by something as long as the store said; until then, and for ever when the
 //! try fails or its future is dropped, nothing of it stays; memory is a piece, or the limit of a small object.
@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use super::error::{Fault, local};
@@ -31,6 +32,7 @@ enum Target {
         bytes: BytesMut,
         limit: usize,
     },
+    Hash(Sha256),
 }
 
 impl Sink {
@@ -72,6 +74,16 @@ impl Sink {
         }
     }
 
+    /// Nowhere: what comes of it is its SHA-256.
+    pub(super) fn hash(meter: Meter) -> Self {
+        Self {
+            target: Target::Hash(Sha256::new()),
+            expected: None,
+            got: 0,
+            meter,
+        }
+    }
+
     /// Where backends note signs of life that move no byte.
     #[cfg(feature = "store-sftp")]
     pub(super) const fn meter(&self) -> &Meter {
@@ -101,6 +113,7 @@ impl Sink {
                 }
                 bytes.extend_from_slice(piece);
             }
+            Target::Hash(digest) => digest.update(piece),
         }
         self.meter.moved(piece.len());
         Ok(())
@@ -133,6 +146,7 @@ impl Sink {
                 Ok((self.got, Bytes::new()))
             }
             Target::Memory { bytes, .. } => Ok((self.got, bytes.freeze())),
+            Target::Hash(digest) => Ok((self.got, Bytes::copy_from_slice(&digest.finalize()))),
         }
     }
 }

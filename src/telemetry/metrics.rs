@@ -72,6 +72,8 @@ pub struct Instruments {
     pub snapshot_duration_seconds: Gauge,
     /// Bytes of the snapshot under way that are uploaded; 0 when none is.
     pub snapshot_progress_bytes: IntGauge,
+    /// Bytes fetched of the snapshot that this node begins from.
+    pub restore_progress_bytes: IntGauge,
     /// 1 on the node that takes the cluster's snapshots.
     pub snapshot_leader: IntGauge,
     /// Snapshots taken here.
@@ -86,8 +88,16 @@ pub struct Instruments {
     pub stream_bytes: ShardGauge,
     /// Bytes that a shard's stream may hold; 0: no limit.
     pub stream_limit_bytes: ShardGauge,
-    /// 1 while nothing new is published because a stream is above its soft limit.
+    /// 1 while nothing new is published because a stream is above its soft limit, or as much is kept of what was published as may be.
     pub publish_held_back: IntGauge,
+    /// The number of the history that this node is in.
+    pub history: IntGauge,
+    /// Bytes kept of what was published until a snapshot covers it.
+    pub kept_bytes: IntGauge,
+    /// Batches that they are of.
+    pub kept_batches: IntGauge,
+    /// Bytes of large batches that lie in temporary files.
+    pub spool_bytes: IntGauge,
 
     // Publishing.
     /// Batches that the stream acknowledged.
@@ -130,6 +140,10 @@ pub struct Instruments {
     pub lag_messages: ShardGauge,
     /// Overridden values that went to the conflict journal.
     pub conflicts: ReasonCounter,
+    /// Tables whose rows may have been written without capture.
+    pub unsure_tables: IntGauge,
+    /// Rows written without capture that were found and entered in the change log.
+    pub reconciled_rows: IntCounter,
     /// Entries in the dead-letter journal.
     pub dead_letters: IntGauge,
     /// Rows that `PRAGMA foreign_key_check` lists.
@@ -237,6 +251,10 @@ impl Metrics {
                 "snapshot_progress_bytes",
                 "Bytes of the snapshot under way on this node that are uploaded; 0 when none is.",
             )?,
+            restore_progress_bytes: make.gauge(
+                "restore_progress_bytes",
+                "Bytes fetched of the snapshot that this node begins from; 0 when none is.",
+            )?,
             snapshot_leader: make.gauge(
                 "snapshot_leader",
                 "1 on the node that takes the cluster's snapshots and trims the streams.",
@@ -269,7 +287,23 @@ impl Metrics {
             )?),
             publish_held_back: make.gauge(
                 "publish_held_back",
-                "1 while nothing new is published because a stream is above its soft limit.",
+                "1 while nothing new is published: a stream is above its soft limit, or kept_max_bytes is reached.",
+            )?,
+            history: make.gauge(
+                "history",
+                "The number of the log's history that this node is in; it rises when the broker has lost what was folded.",
+            )?,
+            kept_bytes: make.gauge(
+                "kept_bytes",
+                "Bytes kept beside the database of what was published until a snapshot covers it.",
+            )?,
+            kept_batches: make.gauge(
+                "kept_batches",
+                "Batches that are kept until a snapshot covers them.",
+            )?,
+            spool_bytes: make.gauge(
+                "spool_bytes",
+                "Bytes of large batches, outgoing and incoming, that lie in temporary files beside the database.",
             )?,
             batches_published: make.counter(
                 "batches_published_total",
@@ -345,6 +379,14 @@ impl Metrics {
             foreign_key_violations: make.gauge(
                 "foreign_key_violations",
                 "Rows whose parent is gone, as PRAGMA foreign_key_check lists them; equal on all nodes.",
+            )?,
+            unsure_tables: make.gauge(
+                "unsure_tables",
+                "Tables whose rows may have been written without capture, and are not compared with the stream yet.",
+            )?,
+            reconciled_rows: make.counter(
+                "reconciled_rows_total",
+                "Rows written without capture that were found by comparing with the stream, and are published.",
             )?,
             dead_letters: make.gauge("dead_letters", "Entries in the dead-letter journal.")?,
             apply_paused: ReasonFlag(make.gauges(

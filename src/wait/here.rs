@@ -27,13 +27,14 @@ pub async fn identity(engine: &Engine) -> Result<StreamIdentity, WaitError> {
     }
     let broker = engine.broker().ok_or(WaitError::NotConnected)?;
     let state = broker.stream_state(ShardId::ORDER).await?;
-    let identity = of(&broker, state.created);
+    let identity = of(engine, &broker, state.created);
     engine.set_stream_identity(identity);
     Ok(identity)
 }
 
-fn of(broker: &Broker, created: u64) -> StreamIdentity {
-    StreamIdentity::new(&broker.stream_name(ShardId::ORDER), created)
+fn of(engine: &Engine, broker: &Broker, created: u64) -> StreamIdentity {
+    let history = tokio::task::block_in_place(|| engine.replica().history());
+    StreamIdentity::new(&broker.stream_name(ShardId::ORDER), created, history)
 }
 
 /// Waits until everything that the app has committed by now has come back from the stream; the position that holds all of it.
@@ -132,7 +133,7 @@ async fn wait_reached(
     if let Some(broker) = engine.broker()
         && let Ok(state) = broker.stream_state(ShardId::ORDER).await
     {
-        let now = of(&broker, state.created);
+        let now = of(engine, &broker, state.created);
         if now != stream {
             return Err(WaitError::OtherStream { token, here: now });
         }

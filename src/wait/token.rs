@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::change::history::History;
 use crate::change::position::Sequence;
 
 /// Which stream a position is of.
@@ -15,11 +16,16 @@ use crate::change::position::Sequence;
 pub struct StreamIdentity(u64);
 
 impl StreamIdentity {
-    /// Of the stream `name` that was made at `created` (nanoseconds since 1970): a stream made anew under its name is another.
+    /// Of the stream `name` that was made at `created` (nanoseconds since 1970), in this history: a stream made anew under its name is another, and so are the
+    /// positions of another history.
     #[must_use]
-    pub fn new(name: &str, created: u64) -> Self {
+    pub fn new(name: &str, created: u64, history: History) -> Self {
         let mut hash = Xxh3::new();
         hash.update(&created.to_le_bytes());
+        if history != History::FIRST {
+            hash.update(&history.number.to_le_bytes());
+            hash.update(&history.id.to_le_bytes());
+        }
         hash.update(name.as_bytes());
         Self(hash.digest())
     }
@@ -85,7 +91,11 @@ mod tests {
 
     #[test]
     fn a_token_survives_as_text_and_tells_streams_apart() {
-        let stream = StreamIdentity::new("harmonylite-changes-1", 1_790_000_000_000_000_000);
+        let stream = StreamIdentity::new(
+            "harmonylite-changes-1",
+            1_790_000_000_000_000_000,
+            History::FIRST,
+        );
         let token = Token {
             stream,
             sequence: Sequence(1284),
@@ -95,8 +105,13 @@ mod tests {
         assert_eq!(text.parse(), Ok(token));
         assert_eq!(text.to_uppercase().parse(), Ok(token));
         for other in [
-            StreamIdentity::new("harmonylite-changes-1", 1),
-            StreamIdentity::new("other-1", 1_790_000_000_000_000_000),
+            StreamIdentity::new("harmonylite-changes-1", 1, History::FIRST),
+            StreamIdentity::new(
+                "harmonylite-changes-1",
+                1_790_000_000_000_000_000,
+                History { number: 2, id: 0 },
+            ),
+            StreamIdentity::new("other-1", 1_790_000_000_000_000_000, History::FIRST),
         ] {
             assert_ne!(other, stream);
         }

@@ -209,7 +209,6 @@ fn writes_that_nobody_captured_are_named() {
 }
 
 #[test]
-#[ignore = "writes made without capture are found by comparing with the fold at the position, which needs the snapshots of a later issue"]
 fn writes_right_after_a_rebuild_arrive() {
     let cluster = Cluster::new(
         2,

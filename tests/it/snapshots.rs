@@ -10,9 +10,9 @@ use crate::harness::node::{Ended, broker, folder};
 use crate::harness::wait::Done;
 use crate::harness::{Cluster, Node, app, eventually, tables};
 
-const SCHEMA: &str = "CREATE TABLE events(uid TEXT PRIMARY KEY DEFAULT (hex(randomblob(12))), node INTEGER, n INTEGER, filler);";
+pub const SCHEMA: &str = "CREATE TABLE events(uid TEXT PRIMARY KEY DEFAULT (hex(randomblob(12))), node INTEGER, n INTEGER, filler);";
 
-fn insert(node: &Node, rows: i64, bytes: i64) {
+pub fn insert(node: &Node, rows: i64, bytes: i64) {
     let id = node.id;
     node.sql(&format!(
         "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows})
@@ -21,7 +21,7 @@ fn insert(node: &Node, rows: i64, bytes: i64) {
 }
 
 /// Nodes that are not started, with these lines in their configurations.
-fn prepared(count: u64, sections: &str) -> Cluster {
+pub fn prepared(count: u64, sections: &str) -> Cluster {
     let mut cluster = Cluster::prepared(count, SCHEMA);
     for node in &mut cluster.nodes {
         node.sections.push_str(sections);
@@ -29,30 +29,30 @@ fn prepared(count: u64, sections: &str) -> Cluster {
     cluster
 }
 
-fn start(cluster: &mut Cluster) {
+pub fn start(cluster: &mut Cluster) {
     for node in &mut cluster.nodes {
         node.start_replicating();
     }
 }
 
-fn done(ended: &Ended) {
+pub fn done(ended: &Ended) {
     assert_eq!(ended.code, Some(0), "{}", ended.said);
 }
 
-fn list(node: &Node) -> Vec<Value> {
+pub fn list(node: &Node) -> Vec<Value> {
     let ended = node.run(&["snapshot", "list", "--json"]);
     done(&ended);
     serde_json::from_str(&ended.said).unwrap_or_else(|e| panic!("{e}: {}", ended.said))
 }
 
-fn newest(node: &Node) -> u64 {
+pub fn newest(node: &Node) -> u64 {
     list(node)
         .first()
         .map_or(0, |m| m["sequence"].as_u64().unwrap())
 }
 
 /// The app's tables in a snapshot, as a plain SQLite file.
-fn fetched(node: &Node, name: &str) -> tables::Dump {
+pub fn fetched(node: &Node, name: &str) -> tables::Dump {
     let to = node
         .folder
         .join(format!("fetched-{:08x}.db", rand::random::<u32>()));
@@ -66,7 +66,7 @@ fn fetched(node: &Node, name: &str) -> tables::Dump {
     tables::dump(&conn)
 }
 
-fn left_behind(node: &Node) -> Vec<String> {
+pub fn left_behind(node: &Node) -> Vec<String> {
     let names = std::fs::read_dir(&node.folder)
         .unwrap()
         .map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
@@ -188,7 +188,7 @@ struct Step {
     reached: fn(&Path, &Path) -> bool,
 }
 
-fn names(folder: &Path) -> Vec<String> {
+pub fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };
@@ -197,7 +197,7 @@ fn names(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-fn any(folder: &Path, with: &str) -> bool {
+pub fn any(folder: &Path, with: &str) -> bool {
     names(folder).iter().any(|n| n.contains(with))
 }
 
@@ -223,13 +223,26 @@ const STEPS: [Step; 5] = [
     },
     Step {
         name: "reading back",
-        reached: |node, _| any(node, "-verify-"),
+        reached: |_, store| is_unread(store),
     },
     Step {
         name: "putting latest.db",
         reached: |_, store| any(store, ".latest.db"),
     },
 ];
+
+/// Whether the newest snapshot has its manifest and is not `latest.db` yet.
+fn is_unread(store: &Path) -> bool {
+    let names = std::fs::read_dir(store)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let newest = names
+        .filter(|n| n.starts_with("snapshot-") && n.ends_with(".json"))
+        .max()
+        .unwrap_or_default();
+    let latest = std::fs::read_to_string(store.join("latest.json")).unwrap_or_default();
+    !latest.is_empty() && !latest.contains(newest.trim_end_matches(".json"))
+}
 
 #[test]
 fn a_leader_killed_at_any_step_leaves_the_one_before_and_no_file() {
@@ -343,7 +356,7 @@ fn a_leader_that_dies_with_unpublished_writes_leaves_no_phantom_rows() {
     eventually("and goes on", || cluster[2].dump() == cluster[1].dump());
 }
 
-const TRIMMED: &str = "[replication_log]\nmax_entries = 1\nsilent_after = 5000\n[snapshot]\ninterval = 200\nleader_ttl = 1000\n";
+pub const TRIMMED: &str = "[replication_log]\nmax_entries = 1\nsilent_after = 5000\n[snapshot]\ninterval = 200\nleader_ttl = 1000\n";
 
 #[test]
 fn a_node_away_past_retention_comes_back_with_its_own_writes_and_all_others() {
@@ -373,11 +386,11 @@ fn a_node_away_past_retention_comes_back_with_its_own_writes_and_all_others() {
     cluster.assert_running();
 }
 
-fn stream_first(cluster: &Cluster, stream: &str) -> u64 {
+pub fn stream_first(cluster: &Cluster, stream: &str) -> u64 {
     crate::harness::jetstream::Outsider::new(&cluster.server.url()).first(stream)
 }
 
-fn position(node: &Node) -> u64 {
+pub fn position(node: &Node) -> u64 {
     node.integer("SELECT position FROM __harmonylite__node") as u64
 }
 
@@ -431,7 +444,7 @@ fn a_removed_database_and_a_copied_snapshot_are_rebuilt() {
     cluster.converge();
 }
 
-fn remove_database(node: &Node) {
+pub fn remove_database(node: &Node) {
     for suffix in ["", "-wal", "-shm"] {
         let path = PathBuf::from(format!("{}{suffix}", node.database().display()));
         if path.exists() {

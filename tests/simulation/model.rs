@@ -7,7 +7,9 @@ use std::rc::Rc;
 use harmonylite::change::value::Value;
 use harmonylite::codec::commit::CommitRecord;
 use harmonylite::codec::rows::{RowOp, RowReader};
+use rusqlite::Connection;
 
+use crate::Out;
 use crate::schema::TableSpec;
 
 /// A value, equal only to the bit.
@@ -85,6 +87,23 @@ pub struct State {
 pub struct Accepts(HashMap<u64, (u64, u64, u64)>);
 
 impl Accepts {
+    /// What a database has noted of it.
+    pub fn read(conn: &Connection) -> Out<Self> {
+        let sql = "SELECT node_id, incarnation, nonce, batch FROM __harmonylite__publishers";
+        let read = conn.prepare(sql).and_then(|mut stmt| {
+            stmt.query_map([], |r| {
+                let node: String = r.get(0)?;
+                let number = |i| r.get::<_, i64>(i).map(i64::cast_unsigned);
+                Ok((
+                    node.parse().unwrap_or_default(),
+                    (number(1)?, number(2)?, number(3)?),
+                ))
+            })?
+            .collect()
+        });
+        read.map(Self).map_err(|e| e.to_string())
+    }
+
     pub fn take(&mut self, record: &CommitRecord) -> bool {
         let (counter, nonce, n) = (
             record.incarnation.counter,

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use harmonylite::change::position::{BatchNumber, NodeId, ShardId};
 use harmonylite::codec::batch::Limits;
 use harmonylite::publish::flying::FlyingBatches;
+use harmonylite::publish::gate::Gate;
 use harmonylite::replica::Replica;
-use harmonylite::sqlite::connection::data_version;
+use harmonylite::sqlite::connection::{data_version, open_reader};
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode};
@@ -17,6 +18,7 @@ use rusqlite::{Connection, ErrorCode};
 use crate::Out;
 use crate::model::{Key, Rows, State, Val};
 use crate::schema::{PRIVATE, TableSpec};
+use crate::snapshots::Line;
 
 impl ToSql for Val {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -111,6 +113,18 @@ pub struct Node {
     /// A planted bug: everything up to there counts as applied.
     #[cfg(feature = "planted-bugs")]
     pub skip_to: usize,
+    /// Rises with each end of its daemon.
+    pub life: u64,
+    /// Whether its triggers are there: an application writes to no database without.
+    pub captures: bool,
+    /// It does not reach the broker.
+    pub cut_off: bool,
+    /// The sequence map was removed: it is to restore if it can.
+    pub asked: bool,
+    /// Whether others know of it, so that payload is kept for it.
+    pub gate: Gate,
+    /// What it comes to until it is what everybody has: it has begun from a snapshot.
+    pub line: Option<Rc<Line>>,
     /// It stands still, and says why.
     pub halted: Option<String>,
     /// What the stream came to at its position, where the broker has lost that since.
@@ -354,19 +368,29 @@ impl Node {
             .map_or(0, |r| r.position().sequence.0 as usize)
     }
 
+    /// Whether the application's tables are there: not in a database that is empty yet.
+    pub fn has_tables(&self) -> Out<bool> {
+        let sql = format!("SELECT EXISTS(SELECT 1 FROM sqlite_schema WHERE name = '{PRIVATE}')");
+        self.app
+            .query_row(&sql, [], |r| r.get(0))
+            .map_err(|e| e.to_string())
+    }
+
     /// How far the file is folded.
     pub fn stored_position(&self) -> Out<usize> {
-        self.app
-            .prepare_cached("SELECT position FROM __harmonylite__node")
-            .and_then(|mut q| q.query_row([], |r| r.get::<_, i64>(0)))
-            .map(|n| n as usize)
-            .or_else(|e| {
-                if is_no_table(&e) {
-                    Ok(0)
-                } else {
-                    Err(e.to_string())
-                }
-            })
+        // Not by the application's connection, which would keep what it reads for a transaction that it has begun.
+        let conn = open_reader(&self.path).map_err(|e| e.to_string())?;
+        conn.query_row("SELECT position FROM __harmonylite__node", [], |r| {
+            r.get::<_, i64>(0)
+        })
+        .map(|n| n as usize)
+        .or_else(|e| {
+            if is_no_table(&e) {
+                Ok(0)
+            } else {
+                Err(e.to_string())
+            }
+        })
     }
 
     /// The messages of batches in flight that were made and may still arrive, once their publisher is gone.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use harmonylite::change::position::{NodeId, ShardId};
@@ -13,10 +14,12 @@ use rusqlite::Connection;
 
 use crate::Out;
 use crate::check;
+use crate::histories::Histories;
 use crate::model::State;
 use crate::node::{AppOptions, Node, is_no_table, late_columns, open_app, read_state};
 use crate::rng::Rng;
 use crate::schema::{TableSpec, groups};
+use crate::snapshots::{Line, Snapshots};
 use crate::stream::Stream;
 use crate::template::{self, Choice};
 
@@ -31,18 +34,32 @@ pub struct Saved {
     pub position: usize,
     /// What the stream came to there, where the broker has lost that since.
     pub history: Option<State>,
+    pub line: Option<Rc<Line>>,
     pub behind: usize,
+}
+
+/// A message on its way that may still arrive.
+#[derive(Clone)]
+pub struct Ghost {
+    pub shard: ShardId,
+    pub bytes: Bytes,
+    /// Who has sent it.
+    pub node: NodeId,
+    /// When.
+    pub since: Duration,
 }
 
 pub struct World {
     pub folder: PathBuf,
+    /// Which databases it begins with.
+    pub choice: Choice,
     pub specs: Rc<Vec<TableSpec>>,
     /// The tables without their late columns.
     pub narrow: Vec<TableSpec>,
     pub stream: Stream,
     pub nodes: Vec<Node>,
     /// Messages on their way that may still arrive.
-    pub ghosts: Vec<(ShardId, Bytes, NodeId)>,
+    pub ghosts: Vec<Ghost>,
     pub kv: Option<HashMap<u64, u64>>,
     pub files: Vec<Saved>,
     pub counters: Counters,
@@ -51,6 +68,15 @@ pub struct World {
     pub faults: bool,
     /// The broker loses what it has acknowledged, or trims what a node has yet to read.
     pub brittle: bool,
+    /// The cluster takes snapshots, and trims its streams by them.
+    pub snapshots: Option<Snapshots>,
+    /// Which history of the log counts.
+    pub histories: Histories,
+    /// The simulated clock, and what it counts from.
+    pub now: Duration,
+    pub base: Instant,
+    /// Nobody writes any more.
+    pub draining: bool,
     /// Nothing more is waited for in vain.
     pub impatient: bool,
     /// Nodes run with `publish = false` or `replicate = false` for a while.
@@ -110,6 +136,7 @@ impl World {
 
     fn new(seed: u64, folder: &Path, trace: bool) -> Out<Self> {
         let mut r = Rng::of(seed, 0);
+        let mut s = Rng::of(seed, 4);
         let mut left: Vec<usize> = (1..groups().len()).collect();
         let mut chosen: Vec<usize> = (0..[1, 1, 1, 2, 2, 3][r.below(6)])
             .map(|_| left.swap_remove(r.below(left.len())))
@@ -134,13 +161,14 @@ impl World {
         });
         let start = made.start.clone();
         let faults = r.chance(900);
-        let brittle = faults && r.chance(250);
+        let brittle = faults && (r.chance(250) || crate::env("BRITTLE").is_some());
         let modes = faults && !brittle && r.chance(250);
         let alters = r.chance(350) && specs.iter().any(|s| s.late.is_some());
         let spool = Arc::new(Spool::new(folder.to_owned()));
         let stream = Stream::new(Rc::clone(&specs), start, Arc::clone(&spool));
         let mut world = Self {
             folder: folder.to_owned(),
+            choice,
             narrow: specs.iter().map(TableSpec::narrow).collect(),
             specs,
             stream,
@@ -153,6 +181,11 @@ impl World {
             large: r.chance(250),
             faults,
             brittle,
+            snapshots: s.chance(600).then(|| Snapshots::new(&mut s)),
+            histories: Histories::default(),
+            now: Duration::ZERO,
+            base: Instant::now(),
+            draining: false,
             impatient: false,
             modes,
             alters,
@@ -222,6 +255,12 @@ impl World {
             ahead: (0, 0),
             #[cfg(feature = "planted-bugs")]
             skip_to: 0,
+            life: 0,
+            captures: true,
+            cut_off: false,
+            asked: false,
+            gate: self.gate(),
+            line: None,
             halted: None,
             history: None,
             publish: true,
@@ -250,18 +289,19 @@ impl World {
         if at < node.behind {
             return Ok(());
         }
-        let fold = match &node.history {
+        let line = node.line.as_ref().filter(|_| node.history.is_none());
+        let on_its_line = line.and_then(|l| l.state(&self.stream, at));
+        let fold = match node.history.as_ref().or(on_its_line.as_ref()) {
             Some(state) => state,
             None => self.stream.state(at),
         };
-        check::is_fold_and_pending(&self.specs, fold, &seen, replica.needs_tidying()).map_err(
-            |e| {
-                format!(
-                    "node {} is not its fold at {at} with its pending changes: {e}",
-                    node.uid
-                )
-            },
-        )?;
+        let (tidying, entered) = (replica.needs_tidying(), self.snapshots.is_some());
+        check::is_fold_and_pending(&self.specs, fold, &seen, tidying, entered).map_err(|e| {
+            format!(
+                "node {} is not its fold at {at} with its pending changes: {e}",
+                node.uid
+            )
+        })?;
         let own = crate::node::private_count(&self.specs, &seen.state, node.uid);
         // After an older file was put back a late message of the former life may bring a newer count than what the file goes on to send.
         if own < node.seen_own && node.last_own.is_some() && !self.tainted.contains(&node.uid) {
@@ -277,6 +317,7 @@ impl World {
 
     fn drain(&mut self, r: &mut Rng) -> Out<()> {
         self.say(|| "drain".into());
+        self.draining = true;
         // Two nodes with one id would fight for ever: the operator gives one another.
         for n in 0..self.nodes.len() {
             if self.nodes[..n].iter().any(|o| o.id == self.nodes[n].id) {
@@ -284,6 +325,7 @@ impl World {
             }
         }
         for n in 0..self.nodes.len() {
+            self.reach(n, true);
             self.finish_app(n, true)?;
             if !self.nodes[n].publish || !self.nodes[n].replicate {
                 self.configure(n, true, true, r)?;
@@ -298,6 +340,9 @@ impl World {
         let mut owned = Vec::new();
         if let Some(owners) = self.owners.clone() {
             for n in 0..self.nodes.len() {
+                if !owners.contains(&n) {
+                    continue;
+                }
                 let here = read_state(&self.nodes[n].app, &self.specs, &self.nodes[n].late)?;
                 owned.extend(
                     (1..self.specs.len())
@@ -310,14 +355,20 @@ impl World {
         for round in 0..60 {
             // What is waited for in vain is given up after a while.
             self.impatient = round > 10;
+            self.elect(r)?;
             let mut quiet = true;
             for n in 0..self.nodes.len() {
                 self.finish_app(n, true)?;
+                self.announce(n);
+                if self.alters {
+                    self.add_columns(n)?;
+                }
                 if self.nodes[n].replica.is_none() {
                     self.start(n, r)?;
                     quiet = false;
                 }
                 if !self.goes_on(n, r)? {
+                    quiet &= self.nodes[n].halted.is_some();
                     continue;
                 }
                 while self.nodes[n].position() < self.stream.end() {
@@ -341,7 +392,7 @@ impl World {
                         && replica.pending_changes().map_err(|e| e.to_string())? == 0
                         && !replica.needs_tidying());
             }
-            if quiet {
+            if quiet && self.histories.election.is_none() {
                 return Ok(());
             }
         }
@@ -420,6 +471,10 @@ pub fn run(seed: u64, folder: &Path, without: &HashSet<usize>, trace: bool) -> O
             }
             world.step = step;
             let mut r = Rng::of(seed, 1000 + step as u64);
+            let beside = world.beside(&mut Rng::of(seed, 1_000_000 + step as u64))?;
+            if let Some(n) = beside.filter(|n| *n < world.nodes.len()) {
+                world.check(n)?;
+            }
             let n = world.act(&mut r)?;
             if let Some(n) = n.filter(|n| *n < world.nodes.len()) {
                 world.check(n)?;

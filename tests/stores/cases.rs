@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use harmonylite::store::{MAX_SMALL, Progress, StoreError};
+use sha2::Digest;
 
 use crate::memory;
 use crate::site::{SECRET, Site, bytes, key, names};
@@ -22,6 +23,8 @@ pub async fn objects_come_and_go(site: &Site) {
     let missing = missing.unwrap_err();
     assert!(missing.is_missing(), "{missing:?}");
     assert_eq!(names(site.room.path()), [""; 0]);
+    let missing = store.sha256(&latest).await.unwrap_err();
+    assert!(missing.is_missing(), "{missing:?}");
 
     let first = bytes(1, 3_000_001);
     let source = site.file("source", &first);
@@ -43,6 +46,9 @@ pub async fn objects_come_and_go(site: &Site) {
         3_000_001
     );
     assert!(std::fs::read(&target).unwrap() == first);
+    let hash = sha2::Sha256::digest(&first);
+    let hash: String = hash.iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(store.sha256(&latest).await.unwrap(), (3_000_001, hash));
 
     let text = Bytes::from_static(b"{\"format\": 1}");
     store.put_small(&manifest, text.clone()).await.unwrap();

@@ -70,7 +70,7 @@ impl Node {
 
     /// Begins a new incarnation, as a start does.
     pub fn new_life(&mut self) {
-        self.lives += 1;
+        self.lives = self.lives.max(self.replica.stored_incarnation().unwrap()) + 1;
         let life = Incarnation {
             counter: self.lives,
             nonce: self.lives,
@@ -115,6 +115,11 @@ impl Node {
 
     /// What is new, as the message that publishes it.
     pub fn scan(&mut self) -> Bytes {
+        self.try_scan().unwrap()
+    }
+
+    /// What is new, if anything is.
+    pub fn try_scan(&mut self) -> Option<Bytes> {
         let limits = Limits {
             max_payload: 1 << 20,
             shards: 1,
@@ -125,7 +130,7 @@ impl Node {
             .replica
             .scan(&self.reader, limits, &self.spool)
             .unwrap();
-        Outbox::new(scanned.batch.unwrap()).commit().unwrap()
+        scanned.batch.map(|b| Outbox::new(b).commit().unwrap())
     }
 
     pub fn apply(&mut self, messages: &[Incoming]) -> Applied {

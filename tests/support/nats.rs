@@ -208,6 +208,7 @@ pub fn log_config(shards: u64) -> ReplicationLogConfig {
         max_bytes: 1 << 30,
         max_age: Duration::ZERO,
         silent_after: Duration::from_secs(3600),
+        kept_max_bytes: 256 << 20,
         replicas: 1,
         compress: true,
         compress_min_bytes: 1024,

@@ -11,6 +11,8 @@ pub(super) const REPLICAS: std::ops::RangeInclusive<i64> = 1..=5;
 const SHARDS_MOST: i64 = 1024;
 /// Nodes announce themselves each second at most, and half of the time without news is the least that must pass between.
 const SILENT_LEAST_MS: i64 = 5000;
+/// Room for what goes out while a snapshot is taken.
+const KEPT_LEAST: i64 = 1 << 20;
 /// The smallest stream that holds a few messages of the default `max_payload` (1 MiB).
 const MAX_BYTES_LEAST: i64 = 4 << 20;
 
@@ -25,6 +27,7 @@ pub(super) fn replication_log(
         max_bytes,
         max_age,
         silent_after,
+        kept_max_bytes,
         replicas,
         compress,
         compress_min_bytes,
@@ -59,6 +62,12 @@ pub(super) fn replication_log(
         silent_after,
         SILENT_LEAST_MS..=YEAR_MS,
         &mut config.silent_after,
+    );
+    check.number(
+        "replication_log.kept_max_bytes",
+        kept_max_bytes,
+        KEPT_LEAST..=i64::MAX,
+        &mut config.kept_max_bytes,
     );
     check.number(
         "replication_log.replicas",

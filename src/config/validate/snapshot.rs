@@ -82,8 +82,10 @@ pub(super) fn snapshot(check: &mut Checker<'_>, file: Snapshot, config: &mut Sna
     );
     login(check, sftp, &mut config.sftp);
     if let Some(path) = given(file.path).map(PathBuf::from) {
-        // Never created by us: a share that is not mounted must not be filled in below its mount point.
-        check.folder(check.source.origin("snapshot.file.path"), &path);
+        // Never created by us: a share that is not mounted must not be filled in below its mount point. It may be mounted later, and is waited for.
+        if path.exists() {
+            check.folder(check.source.origin("snapshot.file.path"), &path);
+        }
         config.file_path = path;
     }
     if config.enabled {

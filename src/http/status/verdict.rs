@@ -85,6 +85,9 @@ pub fn judge(view: &View) -> Verdict {
             .warnings
             .push(format!("snapshots fail: {}", trouble.error));
     }
+    if let Some(unsure) = &view.unsure {
+        verdict.warnings.push(unsure.clone());
+    }
     if view.dead_letters > 0 {
         verdict.warnings.push(format!(
             "{} changes could not be applied and are in the dead-letter journal",

@@ -8,6 +8,8 @@
 //! - a pending whole row wins against a row of the snapshot on a UNIQUE index, since our batch comes behind the snapshot's position; the row that loses
 //!   is logged as deleted by us, for the app may move ours away before the scan;
 //! - what the snapshot contains of our own change log is not pending any more;
+//! - what it does not contain of what this node has published and folded (see [`super::kept`]) is pending again. Onto the base of a new history, this holds for rows
+//!   too that it lacks and that this node has changed: the cluster may have lost the row rather than deleted it;
 //! - a schema that differs so that something would be lost stops it before anything is written.
 
 mod fill;
@@ -23,14 +25,17 @@ use super::{Replica, ReplicaError};
 use crate::apply::evaluator::Evaluators;
 use crate::apply::plan::{Gate, Plan, gate};
 use crate::capture::triggers;
-use crate::change::position::NodeId;
+use crate::change::position::{NodeId, Sequence};
 use crate::changelog::pending::TablePending;
 use crate::changelog::retire::retire;
 use crate::codec::commit::TableDefinition;
+use crate::planted::planted;
 use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::introspect::{self, OWN_PREFIX};
-use crate::state::{StateError, covered, node, publishers};
+use crate::state::skips::Skips;
+use crate::state::unsure::{self, Reason};
+use crate::state::{StateError, covered, node, past, publishers};
 
 /// How to restore.
 pub struct RestoreOptions<'a> {
@@ -93,6 +98,8 @@ pub struct Restored {
     pub kept: u64,
     /// The database was empty, and was filled with schema and rows.
     pub filled: bool,
+    /// Changes of this node that had come back from the stream and that the snapshot does not contain: they are pending again.
+    pub entered: u64,
 }
 
 impl Replica {
@@ -150,9 +157,12 @@ impl Replica {
         if options.keep_ours {
             self.log_all_rows()?;
         }
+        out.entered = self.enter_kept(from)?;
+        self.enter_new_tables(out.filled)?;
         self.retire_contained(from)?;
+        let new_history = state.history != self.history;
+        let theirs = introspect::read_schema(from)?;
         if !out.filled {
-            let theirs = introspect::read_schema(from)?;
             for table in &theirs.tables {
                 let Some(plan) = self.plan_for(&TableDefinition::of(table), state.node_id)? else {
                     continue;
@@ -170,14 +180,29 @@ impl Replica {
                     leader: state.node_id,
                     at: state.position.sequence,
                     options,
+                    new_history,
                     out: &mut out,
                     evaluators: Evaluators::default(),
                 }
                 .run()?;
             }
         }
-        publishers::replace(&self.conn, &publishers::read(from)?)?;
+        for known in unsure::read(&self.conn)? {
+            // What was written in it without capture is not here any more.
+            if out.filled || theirs.table(&known.table).is_some() {
+                unsure::clear(&self.conn, &known)?;
+            }
+        }
+        publishers::replace(&self.conn, from)?;
         covered::replace(&self.conn, from)?;
+        past::replace(&self.conn, from)?;
+        Skips::replace_void(&self.conn, from)?;
+        if new_history {
+            // Numbers of the history before say nothing in this one.
+            Skips::forget(&self.conn)?;
+            node::set_settled(&self.conn, Sequence(0))?;
+            node::set_history(&self.conn, state.history)?;
+        }
         node::set_position(&self.conn, state.position)?;
         node::set_cluster(&self.conn, options.cluster)?;
         self.conn
@@ -187,7 +212,10 @@ impl Replica {
         self.in_flight.reset();
         self.incarnation = None;
         self.reload()?;
+        self.history = state.history;
+        self.skips = Skips::read(&self.conn, self.position.sequence)?;
         self.foreign = self.position.folded;
+        self.forget_kept();
         out.position = self.position;
         Ok(out)
     }
@@ -211,6 +239,16 @@ impl Replica {
         }
     }
 
+    /// Rows of tables that have just appeared here are this node's own, as others of it are.
+    fn enter_new_tables(&self, filled: bool) -> Result<(), SqliteError> {
+        for new in unsure::read(&self.conn)? {
+            if new.reason == Reason::New && !filled {
+                self.enter_whole_table(&new)?;
+            }
+        }
+        Ok(())
+    }
+
     /// All rows here become changes of this node.
     fn log_all_rows(&self) -> Result<(), SqliteError> {
         for table in self.captured.tables.iter().filter(|t| !t.log.is_empty()) {
@@ -223,6 +261,9 @@ impl Replica {
 
     /// What batches of ours up to the snapshot's position have covered is contained in it.
     fn retire_contained(&mut self, from: &Connection) -> Result<(), RestoreError> {
+        if planted!(CoveredForgotten) {
+            return Ok(());
+        }
         let (conn, captured) = (&self.conn, &self.captured);
         covered::each::<RestoreError>(from, self.me, |what| {
             for rows in &what.rows {

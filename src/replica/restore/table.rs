@@ -10,6 +10,7 @@ use super::{RestoreError, RestoreOptions, Restored};
 use crate::apply::evaluator::Evaluators;
 use crate::apply::plan::Plan;
 use crate::apply::rows;
+use crate::capture::triggers;
 use crate::change::literal::sql_literals;
 use crate::change::operation::{ChangeKind, ColumnMask, Reduced};
 use crate::change::position::{NodeId, Sequence};
@@ -18,6 +19,7 @@ use crate::change::value::{OwnedValue, Value};
 use crate::changelog::in_flight::InFlight;
 use crate::changelog::pending::TablePending;
 use crate::changelog::retire;
+use crate::planted::planted;
 use crate::sqlite::error::{Doing, Fault, SqliteError, fault_of};
 use crate::sqlite::ident::quote;
 use crate::sqlite::row_sql;
@@ -39,6 +41,8 @@ pub struct TableRestore<'a> {
     pub leader: NodeId,
     pub at: Sequence,
     pub options: &'a RestoreOptions<'a>,
+    /// The snapshot is of another history than this database.
+    pub new_history: bool,
     pub out: &'a mut Restored,
     pub evaluators: Evaluators,
 }
@@ -80,6 +84,7 @@ impl TableRestore<'_> {
     fn mine(&self, key: &[Value<'_>]) -> Mine {
         match self.pending.row(&self.plan.table, key, self.in_flight) {
             None => Mine::Nothing,
+            Some(_) if planted!(PendingNotRestored) => Mine::Nothing,
             Some(p) => match p.all {
                 Reduced::Cells(mask) => Mine::Cells(mask),
                 Reduced::Whole | Reduced::Delete => Mine::Row,
@@ -124,7 +129,7 @@ impl TableRestore<'_> {
                 .map(|i| row.get_ref(i).map(from_sql))
                 .collect::<Result<_, _>>()
                 .doing(&doing)?;
-            let key = key_here(ours, &here);
+            let key = row_sql::key_in(ours, &here);
             if key.iter().any(Value::is_null) {
                 continue;
             }
@@ -137,6 +142,12 @@ impl TableRestore<'_> {
                 .query(rusqlite::params_from_iter(key.iter()))
                 .doing(&doing)?;
             let goes = match matching.next().doing(&doing)? {
+                None if self.new_history && mine != Mine::Nothing => {
+                    // It may have been lost, not deleted: in doubt it is sent as it is here.
+                    self.log(&key, ChangeKind::Rewritten)?;
+                    self.out.kept += 1;
+                    false
+                }
                 None => {
                     if let Mine::Cells(mask) = mine {
                         self.forget(&key, &here, mask)?;
@@ -356,15 +367,20 @@ impl TableRestore<'_> {
             self.pending.forget_cells(table, key);
         }
         rows::execute(self.conn, &self.plan.delete, key).doing(&doing)?;
-        if !table.log.is_empty() {
-            let log = crate::capture::triggers::log_change(
-                &table.table,
-                ChangeKind::Delete,
-                table.generation,
-            );
-            rows::execute(self.conn, &log, key).doing(&doing)?;
+        if !planted!(LoserNotLogged) {
+            self.log(key, ChangeKind::Delete)?;
         }
         self.out.removed += 1;
+        Ok(())
+    }
+
+    /// Logs a row as changed by this node.
+    fn log(&self, key: &[Value<'_>], kind: ChangeKind) -> Result<(), SqliteError> {
+        let table = &self.plan.table;
+        if !table.log.is_empty() {
+            let log = triggers::log_change(&table.table, kind, table.generation);
+            rows::execute(self.conn, &log, key).doing_with(|| self.doing())?;
+        }
         Ok(())
     }
 
@@ -383,6 +399,9 @@ impl TableRestore<'_> {
             {
                 self.journal(&literals, &column.name, *value, self.me)?;
             }
+        }
+        if planted!(RestoreForgetsNoCells) {
+            return Ok(());
         }
         for id in self.pending.cell_changes(table, key) {
             retire::remove(self.conn, table, id)?;
@@ -429,18 +448,6 @@ impl TableRestore<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// The key inside a whole row as it stands here.
-fn key_here<'v>(table: &Table, row: &[Value<'v>]) -> Vec<Value<'v>> {
-    use crate::change::table::TableKey;
-    match &table.key {
-        TableKey::Rowid(_) => row.first().copied().into_iter().collect(),
-        TableKey::Columns(columns) => columns
-            .iter()
-            .filter_map(|(i, _)| row.get(*i).copied())
-            .collect(),
     }
 }
 

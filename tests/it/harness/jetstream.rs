@@ -87,6 +87,22 @@ impl Outsider {
         });
     }
 
+    /// Deletes a stream with all that is in it.
+    pub fn delete_stream(&self, name: &str) {
+        let deleted = self
+            .runtime
+            .block_on(async { self.context.delete_stream(name).await.unwrap() });
+        assert!(deleted.success);
+    }
+
+    /// The last sequence that a stream holds.
+    pub fn last(&self, stream: &str) -> u64 {
+        self.runtime.block_on(async {
+            let mut stream = self.context.get_stream(stream).await.unwrap();
+            stream.info().await.unwrap().state.last_sequence
+        })
+    }
+
     /// Makes a stream that holds a subject.
     pub fn create_stream(&self, name: &str, subject: &str) {
         let config = jetstream::stream::Config {

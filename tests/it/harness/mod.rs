@@ -1,6 +1,7 @@
 //! Nodes, clusters, the broker and comparisons.
 
 pub mod app;
+pub mod cable;
 pub mod cluster;
 pub mod http;
 pub mod jetstream;

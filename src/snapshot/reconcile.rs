@@ -1,0 +1,265 @@
+//! Reconciling tables that are not certain: what was written in them without capture is found by building their fold from snapshot and stream, beside the
+//! database, and is entered in the change log.
+//!
+//! Invariants: one fold for all tables that are due at once; applying stands still from the moment at which a gap is known until it is closed or cannot be closed
+//! now, since what comes in would be folded onto rows that only this node has; what cannot be done now stays marked, is said, and is tried again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::catalog::Catalog;
+use super::take::TakeError;
+use crate::change::position::Sequence;
+use crate::engine::Engine;
+use crate::runtime::Backoff;
+use crate::state::unsure::{Reason, Unsure};
+use crate::stream::Broker;
+
+/// How often it is looked whether anything is due.
+pub(super) const LOOK: Duration = Duration::from_millis(50);
+
+/// A migration remakes one table after the other: they are waited for, so long for the next and so long for all.
+const QUIET: Duration = Duration::from_millis(200);
+const GATHER: Duration = Duration::from_secs(2);
+
+/// How long one try waits for the write lock.
+pub(super) const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Reconciles while a session lasts.
+pub struct Reconciler {
+    pub(super) engine: Arc<Engine>,
+    pub(super) broker: Broker,
+    /// None: snapshots are disabled.
+    catalog: Option<Catalog>,
+    /// For tables that are new, by their marks: what is to be folded first, and since when.
+    pub(super) targets: HashMap<i64, (Sequence, Instant)>,
+    /// What was last said about what cannot be done.
+    said: Option<String>,
+}
+
+/// Why tables are not certain yet.
+pub(super) enum NotYet {
+    /// It is looked at again when something has changed, or after a while.
+    Waits(String),
+    /// The position or the schema has changed meanwhile.
+    Moved,
+    /// The daemon stops.
+    Stopping,
+}
+
+impl From<TakeError> for NotYet {
+    fn from(error: TakeError) -> Self {
+        match error {
+            TakeError::Stopping => Self::Stopping,
+            TakeError::Unfoldable(why) => {
+                Self::Waits(format!("the stream cannot be folded: {why}"))
+            }
+            other => Self::Waits(other.to_string()),
+        }
+    }
+}
+
+pub(super) fn waits(e: impl std::fmt::Display) -> NotYet {
+    NotYet::Waits(e.to_string())
+}
+
+impl Reconciler {
+    /// For one session.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, broker: Broker, catalog: Option<Catalog>) -> Self {
+        Self {
+            engine,
+            broker,
+            catalog,
+            targets: HashMap::new(),
+            said: None,
+        }
+    }
+
+    /// Before anything is applied: closes the gaps that are known.
+    pub async fn at_start(&mut self) {
+        let shutdown = self.engine.shutdown.clone();
+        tokio::select! {
+            () = shutdown.requested() => {}
+            () = self.round(true) => {}
+        }
+        self.pause(false);
+    }
+
+    /// While the loops run, until the daemon is asked to stop.
+    pub async fn run(mut self) {
+        let shutdown = self.engine.shutdown.clone();
+        self.replica(|r| r.watch_unsure(true));
+        tokio::select! {
+            () = shutdown.requested() => {}
+            () = self.watch() => {}
+        }
+        self.replica(|r| r.watch_unsure(false));
+    }
+
+    async fn watch(&mut self) {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        let mut seen: Vec<i64> = Vec::new();
+        let mut again = Instant::now();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if self.engine.unsure_tables() == 0 {
+                self.show(&[]);
+                seen.clear();
+                continue;
+            }
+            let marks = self.settled_marks().await;
+            if marks == seen && Instant::now() < again {
+                continue;
+            }
+            if marks != seen {
+                backoff.reset();
+            }
+            self.round(false).await;
+            self.pause(false);
+            seen = self.marks();
+            again = Instant::now() + backoff.next_wait();
+        }
+    }
+
+    /// The marks, once no more are added.
+    async fn settled_marks(&self) -> Vec<i64> {
+        let until = Instant::now() + GATHER;
+        let mut marks = self.marks();
+        let mut since = Instant::now();
+        while since.elapsed() < QUIET && Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+            let now = self.marks();
+            if now != marks {
+                (marks, since) = (now, Instant::now());
+            }
+        }
+        marks
+    }
+
+    pub(super) fn marks(&self) -> Vec<i64> {
+        self.unsure().iter().map(|u| u.mark).collect()
+    }
+
+    fn unsure(&self) -> Vec<Unsure> {
+        self.replica(|r| r.unsure()).unwrap_or_default()
+    }
+
+    pub(super) fn replica<T>(&self, with: impl FnOnce(&mut crate::replica::Replica) -> T) -> T {
+        tokio::task::block_in_place(|| with(&mut self.engine.replica()))
+    }
+
+    pub(super) fn pause(&self, paused: bool) {
+        self.replica(|r| r.pause_applying(paused));
+    }
+
+    /// Shows which tables are not certain, and why.
+    fn show(&mut self, unsure: &[Unsure]) {
+        let tables = i64::try_from(unsure.len()).unwrap_or(i64::MAX);
+        self.engine.metrics.unsure_tables.set(tables);
+        let names: Vec<&str> = unsure.iter().map(|u| u.table.as_str()).take(10).collect();
+        let more = if unsure.len() > names.len() {
+            ", …"
+        } else {
+            ""
+        };
+        let sentence = (!unsure.is_empty()).then(|| {
+            format!(
+                "rows of {} may have been written without capture ({}{more}){}",
+                if unsure.len() == 1 {
+                    "one table".to_owned()
+                } else {
+                    format!("{} tables", unsure.len())
+                },
+                names.join(", "),
+                self.said
+                    .as_ref()
+                    .map_or_else(String::new, |s| format!(": {s}"))
+            )
+        });
+        self.engine.status.set_unsure(sentence);
+        if unsure.is_empty() {
+            self.said = None;
+        }
+    }
+
+    /// Does what can be done now.
+    async fn round(&mut self, at_start: bool) {
+        let unsure = self.unsure();
+        self.show(&unsure);
+        if unsure.is_empty() {
+            return;
+        }
+        let tried = match self
+            .catalog
+            .clone()
+            .filter(|_| self.engine.config.replicate)
+        {
+            Some(catalog) => self.reconcile(&catalog, &unsure, at_start).await,
+            None => self.without_fold(&unsure),
+        };
+        match tried {
+            Ok(()) | Err(NotYet::Moved | NotYet::Stopping) => {}
+            Err(NotYet::Waits(why)) => {
+                if self.said.as_ref() != Some(&why) {
+                    let tables: Vec<&str> = unsure.iter().map(|u| u.table.as_str()).collect();
+                    tracing::warn!(
+                        tables = tables.join(", "),
+                        "what was written in these tables without capture cannot be looked for yet: {why}"
+                    );
+                    self.said = Some(why);
+                }
+            }
+        }
+        let unsure = self.unsure();
+        self.show(&unsure);
+    }
+
+    /// Where no fold is to be had at all.
+    fn without_fold(&self, unsure: &[Unsure]) -> Result<(), NotYet> {
+        let (new, gaps): (Vec<_>, Vec<_>) = unsure
+            .iter()
+            .cloned()
+            .partition(|u| u.reason == Reason::New);
+        self.enter_all(&new)?;
+        if gaps.is_empty() {
+            return Ok(());
+        }
+        if !self.engine.config.replicate {
+            return Err(NotYet::Waits(
+                "replicate is false: it is looked for when this node applies again".to_owned(),
+            ));
+        }
+        let tables: Vec<&str> = gaps.iter().map(|u| u.table.as_str()).collect();
+        tracing::warn!(
+            tables = tables.join(", "),
+            "what was written in these tables without capture is not known, since snapshots are disabled: run harmonylite verify, and verify --repair on this node where its rows are the right ones"
+        );
+        self.replica(|r| r.give_up_unsure(&gaps, PATIENCE, &|| false))
+            .map_err(waits)
+    }
+
+    /// All rows of tables that no other node knows.
+    pub(super) fn enter_all(&self, tables: &[Unsure]) -> Result<(), NotYet> {
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let shutdown = self.engine.shutdown.clone();
+        let rows = self
+            .replica(|r| r.enter_all_rows(tables, PATIENCE, &|| shutdown.is_requested()))
+            .map_err(waits)?;
+        self.done(tables, rows);
+        Ok(())
+    }
+
+    pub(super) fn done(&self, tables: &[Unsure], rows: u64) {
+        self.engine.metrics.reconciled_rows.inc_by(rows);
+        let tables: Vec<&str> = tables.iter().map(|u| u.table.as_str()).collect();
+        tracing::info!(
+            tables = tables.join(", "),
+            rows,
+            "tables are certain again: rows that were written without capture are published"
+        );
+    }
+}
