@@ -26,7 +26,7 @@ use crate::change::history::History;
 use crate::change::position::{NodeId, Sequence};
 use crate::engine::Engine;
 use crate::history::mend::mend;
-use crate::history::standing;
+use crate::history::standing::{self, Standing};
 use crate::http::status::Component;
 use crate::runtime::Backoff;
 use crate::stream::{Broker, Kv, Role};
@@ -49,7 +49,9 @@ pub struct Schedule {
     pub(super) leader: Role,
     pub(super) verified: Verified,
     /// The history that this life of the daemon is of.
-    history: History,
+    pub(super) history: History,
+    /// The verified snapshot by which was last forgotten what was kept.
+    forgotten: Option<String>,
     /// Newest in the store, as last listed.
     pub(super) newest: Option<Manifest>,
     listed: Option<Instant>,
@@ -79,6 +81,7 @@ impl Schedule {
             kv,
             leader,
             verified: Verified::default(),
+            forgotten: None,
             newest: None,
             listed: None,
             reconnects: 0,
@@ -119,7 +122,8 @@ impl Schedule {
 
     async fn tick(&mut self, scheduled: bool) {
         if let Ok((verified, _)) = Verified::read(&self.kv).await {
-            self.take_note(verified);
+            self.verified = verified.of(self.history);
+            self.forget_kept().await;
         }
         self.show_age();
         if !scheduled || !self.may_lead() {
@@ -149,12 +153,27 @@ impl Schedule {
         }
     }
 
-    /// These snapshots are verified: what they cover need not be kept here.
-    pub(super) fn take_note(&mut self, verified: Verified) {
-        self.verified = verified.of(self.history);
-        if let Some(covered) = self.verified.covered(true) {
-            let done = tokio::task::block_in_place(|| self.engine.replica().covered_by(covered));
-            if let Err(error) = done {
+    /// What a verified snapshot covers need not be kept here: unless the stream has lost, without anybody having noticed, what the snapshot or this node has folded.
+    /// Their positions are then of different lines.
+    async fn forget_kept(&mut self) {
+        let Some(newest) = self.verified.0.first() else {
+            return;
+        };
+        if self.forgotten.as_ref() == Some(&newest.file) {
+            return;
+        }
+        let mine = tokio::task::block_in_place(|| self.engine.replica().position());
+        for position in [newest.position(), mine] {
+            match standing::look(&self.broker, position).await {
+                Ok(Standing::Holds | Standing::Trimmed(_)) => {}
+                Ok(Standing::Broken(_)) | Err(_) => return,
+            }
+        }
+        let covered = Sequence(newest.sequence);
+        let done = tokio::task::block_in_place(|| self.engine.replica().covered_by(covered));
+        match done {
+            Ok(()) => self.forgotten = Some(newest.file.clone()),
+            Err(error) => {
                 tracing::warn!(%error, "what a snapshot covers could not be removed");
             }
         }

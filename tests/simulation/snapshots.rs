@@ -22,6 +22,7 @@ use harmonylite::snapshot::verified::Verified;
 use harmonylite::snapshot::{fold, take, watch};
 use harmonylite::sqlite::connection::{open_reader, open_writer};
 use harmonylite::state::node::Position;
+use harmonylite::stream::continuity::compare;
 use harmonylite::stream::{StoredMessage, StreamError, StreamState};
 
 use crate::Out;
@@ -323,24 +324,33 @@ impl World {
                 }
             }
         }
-        // What a verified snapshot covers nobody needs to keep.
-        if let Some(covered) = self
-            .snapshots
-            .as_ref()
-            .and_then(|s| s.verified.covered(true))
-        {
-            let n = r.below(self.nodes.len());
-            let settled = self.histories.settled;
-            if let Some(replica) = &mut self.nodes[n].replica
-                && replica.history() == settled
-            {
-                replica.covered_by(covered).map_err(|e| e.to_string())?;
-            }
-        }
+        self.forget_kept(r)?;
         for n in 0..self.nodes.len() {
             if self.nodes[n].cut_off && r.chance(60) {
                 self.reach(n, r.chance(500));
             }
+        }
+        Ok(())
+    }
+
+    /// What a verified snapshot covers a node needs not keep, if the stream holds what both have folded.
+    fn forget_kept(&mut self, r: &mut Rng) -> Out<()> {
+        let Some(newest) = self.snapshots.as_ref().and_then(|s| s.verified.0.first()) else {
+            return Ok(());
+        };
+        let covered = newest.position();
+        let settled = self.histories.settled;
+        let n = r.below(self.nodes.len());
+        if let Some(replica) = &mut self.nodes[n].replica
+            && replica.history() == settled
+            && [covered, replica.position()].iter().all(|p| {
+                let there = self.stream.fingerprint(p.sequence);
+                compare("order", &self.stream.info(), p.sequence, p.hash, there).is_ok()
+            })
+        {
+            replica
+                .covered_by(covered.sequence)
+                .map_err(|e| e.to_string())?;
         }
         Ok(())
     }
@@ -557,8 +567,8 @@ impl World {
             Err(_) if self.alters => return Ok(None),
             Err(e) => return Err(e.to_string()),
         };
-        let pending = replica.pending_changes().map_err(|e| e.to_string())?;
-        Ok((pending == 0).then(|| replica.position()))
+        let is_fold = take::is_fold(&replica).map_err(|e| e.to_string())?;
+        Ok(is_fold.then(|| replica.position()))
     }
 
     /// A snapshot of the one before and the stream behind it.
