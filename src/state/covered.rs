@@ -1,8 +1,8 @@
 //! Which change-log rows the batches taken so far have covered, by publisher: from a snapshot a node learns what of its own change log the snapshot
 //! contains already, though the messages themselves may be trimmed by then.
 //!
-//! Bound: what its publisher is known to have folded itself may go, but for the newest [`KEPT`] rows of each, so that a backup put in place finds
-//! them; no publisher has more than [`MOST`]. What is not found here any more is published again: when in doubt, publish.
+//! Bound: what its publisher is known to have folded itself may go, but for the newest `KEPT` rows of each, so that a backup put in place finds
+//! them; no publisher has more than `MOST`. What is not found here any more is published again: when in doubt, publish.
 
 use minicbor::{Decode, Encode};
 use rusqlite::{Connection, params};
