@@ -3,10 +3,10 @@
 //! Invariant: the verdict depends on nothing but the stream up to the message, so all nodes take and ignore the same messages, whatever was
 //! resent, doubled or late.
 
-use crate::change::position::{BatchNumber, Incarnation};
+use crate::change::position::{BatchNumber, Incarnation, Sequence};
 use crate::codec::commit::CommitRecord;
 use crate::planted::planted;
-use crate::state::publishers::LastTaken;
+use crate::state::publishers::{LastTaken, Publishers};
 
 /// What becomes of a commit record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,15 +48,21 @@ pub fn judge(last: Option<&LastTaken>, incarnation: Incarnation, batch: BatchNum
 
 /// Judges a record.
 #[must_use]
-pub fn judge_record(
-    publishers: &crate::state::publishers::Publishers,
-    record: &CommitRecord,
-) -> Verdict {
+pub fn judge_record(publishers: &Publishers, record: &CommitRecord) -> Verdict {
     judge(
         publishers.get(&record.node),
         record.incarnation,
         record.batch,
     )
+}
+
+/// Whether the record at `at` counts; if it does, it is its publisher's last from now on. For whoever reads on without folding.
+pub fn admit(publishers: &mut Publishers, record: &CommitRecord, at: Sequence) -> bool {
+    let counts = judge_record(publishers, record) == Verdict::Take;
+    if counts {
+        publishers.insert(record.node, LastTaken::of(record, at));
+    }
+    counts
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::payload::{self, PayloadError, PieceCache};
 use crate::apply::incoming::{self, Body, Incoming};
-use crate::apply::order::{Verdict, judge_record};
+use crate::apply::order;
 use crate::change::position::ShardId;
 use crate::codec::spool::{IN_MEMORY, Spool};
 use crate::engine::Engine;
@@ -20,7 +20,7 @@ use crate::history::standing::{self, Standing};
 use crate::http::status::Component;
 use crate::runtime::Backoff;
 use crate::state::node::Position;
-use crate::state::publishers::{LastTaken, Publishers};
+use crate::state::publishers::Publishers;
 use crate::stream::{Broker, StoredMessage, continuity};
 
 /// Messages that wait to be applied.
@@ -116,15 +116,7 @@ pub async fn run(
             match &mut opened.body {
                 Body::Payload => cache.keep(message.sequence, message.payload.clone()),
                 Body::Batch(batch) => {
-                    if judge_record(&publishers, &batch.record) == Verdict::Take {
-                        publishers.insert(
-                            batch.record.node,
-                            LastTaken {
-                                incarnation: batch.record.incarnation,
-                                batch: batch.record.batch,
-                                sequence: message.sequence,
-                            },
-                        );
+                    if order::admit(&mut publishers, &batch.record, message.sequence) {
                         let spool = Arc::new(Spool::new(folder.clone()));
                         let mut backoff =
                             Backoff::new(Duration::from_millis(100), Duration::from_secs(5));

@@ -38,6 +38,16 @@ pub struct Base<'a> {
     pub ended: Option<(NodeId, Incarnation)>,
 }
 
+/// The incarnation by which a node's lives until now have ended: above the one that its database knows and the highest that the stream holds, so that those that
+/// were stay known as they were. `nonce`: one that none of them had.
+#[must_use]
+pub fn end_of_lives(stored: u64, highest: u64, nonce: u64) -> Incarnation {
+    Incarnation {
+        counter: stored.max(highest) + 1,
+        nonce,
+    }
+}
+
 /// Whether all that these batches of a node carry is contained in the copy of its database, so that nothing is lost when they are ignored.
 ///
 /// # Errors

@@ -236,11 +236,7 @@ impl Replica {
                         if (moved && !planted!(SettledTooSoon)) || !self.is_current(batch) {
                             foreign = message.sequence;
                         }
-                        let last = LastTaken {
-                            incarnation: batch.record.incarnation,
-                            batch: batch.record.batch,
-                            sequence: message.sequence,
-                        };
+                        let last = LastTaken::of(&batch.record, message.sequence);
                         self.note_covered(batch, message.sequence)?;
                         self.publishers.insert(batch.record.node, last);
                         taken.insert(batch.record.node, last);

@@ -9,7 +9,7 @@ use super::filter::TableFilter;
 use super::reconcile::UnsureTables;
 use super::{Replica, ReplicaError};
 use crate::apply::incoming::IncomingBatch;
-use crate::apply::order::{Verdict, judge_record};
+use crate::apply::order;
 use crate::capture::{Captured, remove};
 use crate::change::history::History;
 use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence};
@@ -20,7 +20,7 @@ use crate::planted::planted;
 use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::state::node;
-use crate::state::publishers::{LastTaken, Publishers};
+use crate::state::publishers::Publishers;
 use crate::state::skips::Skips;
 use crate::state::{covered, ddl, journal, publishers};
 
@@ -163,17 +163,9 @@ impl Replica {
         at: Sequence,
     ) -> std::io::Result<()> {
         let record = &batch.record;
-        if judge_record(seen, record) != Verdict::Take || planted!(NoReadAhead) {
+        if planted!(NoReadAhead) || !order::admit(seen, record, at) {
             return Ok(());
         }
-        seen.insert(
-            record.node,
-            LastTaken {
-                incarnation: record.incarnation,
-                batch: record.batch,
-                sequence: at,
-            },
-        );
         if record.node == self.me && batch.damage.is_none() && !self.skips.is_void(at) {
             for covers in batch.covered()? {
                 if let Some(table) = record.tables.get(covers.table as usize) {

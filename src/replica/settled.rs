@@ -11,7 +11,7 @@ use rusqlite::Connection;
 
 use super::{Replica, ReplicaError};
 use crate::apply::incoming::IncomingBatch;
-use crate::apply::order::{Verdict, judge_record};
+use crate::apply::order;
 use crate::capture::{Captured, CapturedTable, layout};
 use crate::change::operation::{ChangeKind, ColumnMask};
 use crate::change::position::Sequence;
@@ -22,7 +22,6 @@ use crate::codec::rows::{RowOp, RowReader};
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
 use crate::state::node;
-use crate::state::publishers::LastTaken;
 
 impl Replica {
     /// Enters what was settled without being folded in the change log again. `own`: the batches under our id behind the position, in stream order. Call it
@@ -57,16 +56,7 @@ impl Replica {
         let mut seen = self.publishers.clone();
         let mut entered = 0;
         for (at, batch) in own.iter().filter(|(at, _)| *at <= settled) {
-            if judge_record(&seen, &batch.record) != Verdict::Take {
-                continue;
-            }
-            let last = LastTaken {
-                incarnation: batch.record.incarnation,
-                batch: batch.record.batch,
-                sequence: *at,
-            };
-            seen.insert(batch.record.node, last);
-            if batch.damage.is_none() {
+            if order::admit(&mut seen, &batch.record, *at) && batch.damage.is_none() {
                 entered += self.enter_batch(batch)?;
             }
         }

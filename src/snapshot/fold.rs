@@ -14,7 +14,7 @@ use super::manifest::Manifest;
 use super::scratch::Scratch;
 use super::take::{TakeError, blocking};
 use crate::apply::incoming::{self, Body, Incoming};
-use crate::apply::order::{Verdict, judge_record};
+use crate::apply::order;
 use crate::change::position::{NodeId, Sequence, ShardId};
 use crate::change::table::Table;
 use crate::codec::spool::Spool;
@@ -27,7 +27,7 @@ use crate::replica::reconcile::{self, Grown};
 use crate::replica::{Replica, copy};
 use crate::sqlite::connection;
 use crate::state::node::Position;
-use crate::state::publishers::{LastTaken, Publishers};
+use crate::state::publishers::Publishers;
 use crate::store::Progress;
 use crate::stream::{Broker, LogReader, continuity};
 
@@ -191,17 +191,7 @@ impl Folding {
         match &mut opened.body {
             Body::Payload => self.cache.keep(self.at, message.payload),
             // What is ignored needs no payload, which may be trimmed.
-            Body::Batch(batch)
-                if judge_record(&self.publishers, &batch.record) == Verdict::Take =>
-            {
-                self.publishers.insert(
-                    batch.record.node,
-                    LastTaken {
-                        incarnation: batch.record.incarnation,
-                        batch: batch.record.batch,
-                        sequence: self.at,
-                    },
-                );
+            Body::Batch(batch) if order::admit(&mut self.publishers, &batch.record, self.at) => {
                 let gathered =
                     payload::gather(&self.broker, &mut self.cache, batch, &self.spool).await;
                 let skipped = self.replica.as_ref().is_some_and(|r| r.skips(self.at));

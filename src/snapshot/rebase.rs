@@ -10,9 +10,9 @@ use super::manifest::Manifest;
 use super::scratch::Scratch;
 use super::take::{self, TakeError, blocking};
 use crate::apply::incoming::{self, Body, IncomingBatch};
-use crate::apply::order::{Verdict, judge_record};
+use crate::apply::order;
 use crate::change::history::History;
-use crate::change::position::{Incarnation, NodeId, Sequence, ShardId};
+use crate::change::position::{NodeId, Sequence, ShardId};
 use crate::codec::spool::Spool;
 use crate::consume::payload::{self, PayloadError, PieceCache};
 use crate::engine::Engine;
@@ -20,7 +20,7 @@ use crate::replica::base::{self, Base};
 use crate::replica::copy;
 use crate::sqlite::connection;
 use crate::state::node::Position;
-use crate::state::publishers::{self, LastTaken, Publishers};
+use crate::state::publishers::{self, Publishers};
 use crate::store::Progress;
 use crate::stream::Broker;
 
@@ -71,11 +71,7 @@ pub async fn rebase(
             .replica()
             .stored_incarnation()
             .map_err(|e| TakeError::Unfoldable(e.to_string()))?;
-        let ended = Incarnation {
-            // Above all: the lives that were stay known as they were.
-            counter: stored.max(remains.highest) + 1,
-            nonce: rand::random(),
-        };
+        let ended = base::end_of_lives(stored, remains.highest, rand::random());
         let base = Base {
             history,
             position,
@@ -161,15 +157,9 @@ async fn remains(
                 if own {
                     out.highest = out.highest.max(batch.record.incarnation.counter);
                 }
-                if judge_record(&taken, &batch.record) != Verdict::Take {
+                if !order::admit(&mut taken, &batch.record, at) {
                     continue;
                 }
-                let last = LastTaken {
-                    incarnation: batch.record.incarnation,
-                    batch: batch.record.batch,
-                    sequence: at,
-                };
-                taken.insert(batch.record.node, last);
                 match payload::gather(broker, &mut cache, &mut batch, &spool).await {
                     Ok(()) if own => {
                         out.own.insert(at, *batch);

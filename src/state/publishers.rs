@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, params};
 
 use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence};
+use crate::codec::commit::CommitRecord;
 use crate::sqlite::error::{Doing, SqliteError};
 
 /// The last batch taken from one publisher.
@@ -17,6 +18,18 @@ pub struct LastTaken {
     pub batch: BatchNumber,
     /// Where its commit record stands.
     pub sequence: Sequence,
+}
+
+impl LastTaken {
+    /// The batch of this record, which stands at `at`.
+    #[must_use]
+    pub fn of(record: &CommitRecord, at: Sequence) -> Self {
+        Self {
+            incarnation: record.incarnation,
+            batch: record.batch,
+            sequence: at,
+        }
+    }
 }
 
 /// All publishers.

@@ -6,14 +6,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use harmonylite::apply::incoming::Body;
-use harmonylite::apply::order::{Verdict, judge_record};
+use harmonylite::apply::order;
 use harmonylite::change::history::History;
-use harmonylite::change::position::{Incarnation, NodeId, Sequence};
+use harmonylite::change::position::{NodeId, Sequence};
 use harmonylite::history::choose::{Candidate, Source, choose};
 use harmonylite::replica::base::{self, Base};
 use harmonylite::replica::copy;
 use harmonylite::sqlite::connection::{open_reader, open_writer};
-use harmonylite::state::publishers::LastTaken;
 use harmonylite::state::{node, past, publishers};
 use harmonylite::stream::continuity;
 
@@ -228,18 +227,10 @@ impl World {
             if is_own {
                 highest = highest.max(record.incarnation.counter);
             }
-            if judge_record(&taken, record) != Verdict::Take {
+            let sequence = Sequence(at as u64);
+            if !order::admit(&mut taken, record, sequence) {
                 continue;
             }
-            let sequence = Sequence(at as u64);
-            taken.insert(
-                record.node,
-                LastTaken {
-                    incarnation: record.incarnation,
-                    batch: record.batch,
-                    sequence,
-                },
-            );
             match self.stream.whole(at) {
                 Some(batch) if is_own => own.push(batch),
                 Some(_) => {}
@@ -253,11 +244,7 @@ impl World {
         if let Some((me, stored)) = ours.filter(|_| complete)
             && base::contains(&copied, &own).map_err(|e| e.to_string())?
         {
-            let incarnation = Incarnation {
-                counter: stored.max(highest),
-                nonce: r.next(),
-            };
-            ended = Some((me, incarnation));
+            ended = Some((me, base::end_of_lives(stored, highest, r.next())));
         }
         self.count(match (ours, ended) {
             (Some(_), None) => "base that does not contain all of its node",
