@@ -289,7 +289,7 @@ impl Schedule {
                     return Ok(());
                 }
                 self.leader.hold().await.map_err(|e| e.to_string())?;
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(LOOK.min(self.leader.renew_every())).await;
             }
         }
         tracing::info!(
