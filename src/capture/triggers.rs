@@ -33,18 +33,6 @@ pub struct Object {
     pub sql: String,
 }
 
-impl Object {
-    /// The statement that removes it.
-    #[must_use]
-    pub fn drop_sql(&self) -> String {
-        format!(
-            "DROP {} IF EXISTS {}",
-            self.kind.to_ascii_uppercase(),
-            quote(&self.name)
-        )
-    }
-}
-
 /// The change log of a table, and its notes if it has UNIQUE indexes.
 #[must_use]
 pub fn tables(table: &Table) -> Vec<Object> {

@@ -4,7 +4,6 @@
 //! Invariants: nothing is published before the common starting state is in the store; whoever restores keeps what is pending here; a database that was never
 //! part of the cluster is copied beside itself before rows of it are removed; what cannot be had is waited for, visibly, and nothing is guessed.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,23 +11,20 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Fatal;
-use super::download::{Download, Said, is_lost};
+use super::download::Download;
 use super::histories::{self, Court, Election};
+use super::restoring::Restoring;
 use crate::change::position::{Sequence, ShardId};
 use crate::cli::exit::ExitCode;
 use crate::engine::Engine;
 use crate::history::agree;
 use crate::http::status::Component;
-use crate::replica::ReplicaError;
-use crate::replica::restore::{RestoreError, RestoreOptions, Restored};
-use crate::replica::{copy, left};
-use crate::runtime::{Backoff, moment};
+use crate::replica::left;
+use crate::runtime::Backoff;
 use crate::snapshot::catalog::Catalog;
-use crate::snapshot::manifest::Manifest;
 use crate::snapshot::take::{self, Own};
-use crate::sqlite::connection;
 use crate::store::{self, Progress};
-use crate::stream::{Broker, Kv, KvError, StreamState};
+use crate::stream::{Broker, Kv, KvError};
 
 /// The key under which the cluster is known.
 const KEY: &str = "cluster";
@@ -37,7 +33,7 @@ const KEY: &str = "cluster";
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How long one try waits for the write lock.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known of the cluster, in KV.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,8 +190,16 @@ async fn try_settle(
     // Where no snapshot was ever taken, all nodes are taken to have begun from equal databases.
     let first_start = never_part
         // Who applies nothing takes over nothing; it joins when it does.
-        && engine.config.replicate
+        && replicate
         && !catalog.usable().await.map_err(fault)?.is_empty();
+    let mut restoring = Restoring {
+        engine,
+        catalog: &catalog,
+        download,
+        cluster: &cluster.id,
+        stream: &stream,
+        first_start,
+    };
     // Who applies nothing needs nothing of what was trimmed.
     let behind = stream.first > position.next() && replicate;
     if first_start || behind || elsewhere {
@@ -208,18 +212,9 @@ async fn try_settle(
         } else {
             oldest = oldest.max(position);
         }
-        restore_newest(
-            engine,
-            &catalog,
-            download,
-            &cluster.id,
-            oldest,
-            first_start,
-            &stream,
-        )
-        .await?;
+        restoring.newest(oldest).await?;
     } else if engine.wants_recovery() {
-        recover(engine, &catalog, download, &cluster.id, position, &stream).await?;
+        restoring.recover().await?;
     }
     if replicate {
         engine.replica().keep_this_history().map_err(fault)?;
@@ -289,187 +284,6 @@ async fn found(
         .map_err(fault)?;
     tracing::info!(snapshot = %manifest.file, bytes = manifest.size, "the cluster is founded");
     Ok(())
-}
-
-/// Restores from the newest snapshot that reaches the stream.
-async fn restore_newest(
-    engine: &Arc<Engine>,
-    catalog: &Catalog,
-    download: &mut Download,
-    cluster: &str,
-    at_least: Sequence,
-    first_start: bool,
-    stream: &StreamState,
-) -> Result<(), Unsettled> {
-    let mut why = String::new();
-    for manifest in catalog.usable().await.map_err(fault)? {
-        if manifest.sequence < at_least.0 {
-            continue;
-        }
-        let restored = restore(
-            engine,
-            catalog,
-            download,
-            cluster,
-            &manifest,
-            first_start,
-            stream,
-        );
-        match restored.await {
-            Err(Unsettled::Unusable(e)) => {
-                download.unusable(&manifest, &e);
-                why = format!(" ({e})");
-            }
-            other => return other,
-        }
-    }
-    Err(fault(format!(
-        "the stream begins at {}, this node stands at {}, and {} has no snapshot that it can begin from{why}: run harmonylite snapshot save on a node that replicates",
-        stream.first,
-        engine.replica().position().sequence,
-        catalog.store_name()
-    )))
-}
-
-/// The sequence map was removed: a full recovery, if there is a snapshot that does not set this node back.
-async fn recover(
-    engine: &Arc<Engine>,
-    catalog: &Catalog,
-    download: &mut Download,
-    cluster: &str,
-    position: Sequence,
-    stream: &StreamState,
-) -> Result<(), Unsettled> {
-    let usable = catalog.usable().await.map_err(fault)?;
-    for manifest in usable.iter().filter(|m| m.sequence >= position.0) {
-        match restore(engine, catalog, download, cluster, manifest, false, stream).await {
-            Err(Unsettled::Unusable(e)) => download.unusable(manifest, &e),
-            Ok(()) => {
-                engine.recovered();
-                return Ok(());
-            }
-            other => return other,
-        }
-    }
-    tracing::warn!(
-        %position,
-        "a full recovery was asked for, but there is no snapshot that is as new as this database: the data are kept; to compare them with the other nodes, run harmonylite verify"
-    );
-    engine.recovered();
-    Ok(())
-}
-
-async fn restore(
-    engine: &Arc<Engine>,
-    catalog: &Catalog,
-    download: &mut Download,
-    cluster: &str,
-    manifest: &Manifest,
-    first_start: bool,
-    stream: &StreamState,
-) -> Result<(), Unsettled> {
-    let file = download
-        .get(engine, catalog, manifest)
-        .await
-        .map_err(|e| match is_lost(&e) {
-            true => Unsettled::Unusable(e.to_string()),
-            false => fault(e),
-        })?;
-    let this = Arc::clone(engine);
-    let cluster = cluster.to_owned();
-    // In a cluster in which nothing was ever written, this node's rows are news, and nobody can have deleted them.
-    let untouched = stream.last == Sequence(0);
-    let worked = tokio::task::spawn_blocking(move || {
-        restore_file(&this, &cluster, file.path(), first_start, untouched)
-    })
-    .await
-    .map_err(fault)?;
-    let restored = worked?;
-    engine.stands_at(restored.position.sequence);
-    tracing::info!(
-        history = manifest.history.number, position = %restored.position.sequence, entered = restored.entered, written = restored.written, removed = restored.removed, kept = restored.kept, filled = restored.filled,
-        "restored from the snapshot"
-    );
-    Ok(())
-}
-
-fn restore_file(
-    engine: &Engine,
-    cluster: &str,
-    snapshot: &Path,
-    first_start: bool,
-    untouched: bool,
-) -> Result<Restored, Unsettled> {
-    let shutdown = engine.shutdown.clone();
-    // The database is held until it is done, however large it is.
-    let _long = engine.status.long_work();
-    let said = Said::default();
-    // Rows that may have been written without capture are not kept by what is pending.
-    let uncertain = engine.unsure_tables() > 0;
-    let beside = if (first_start || uncertain) && !engine.replica().is_empty().map_err(fault)? {
-        Some(copy_beside(&engine.config.db_path)?)
-    } else {
-        None
-    };
-    let keep_ours = first_start
-        && untouched
-        && copy::holds_no_rows(&connection::open_reader(snapshot).map_err(fault)?)
-            .map_err(fault)?;
-    let options = RestoreOptions {
-        cluster,
-        keep_ours,
-        patience: PATIENCE,
-        stop: &|| shutdown.is_requested(),
-        progress: &|rows| {
-            if let Some(rows) = said.more(rows) {
-                tracing::info!(rows, "comparing the database with the snapshot");
-            }
-        },
-    };
-    let restored = engine.replica().restore(snapshot, &options);
-    match restored {
-        Ok(restored) => {
-            if let Some(beside) = beside {
-                if restored.removed + restored.written == 0 || keep_ours {
-                    let _ = std::fs::remove_file(&beside);
-                } else {
-                    tracing::warn!(
-                        copy = %beside.display(),
-                        "this database {}: what it was is kept in a copy beside it",
-                        if first_start {
-                            "was not part of the cluster and differed from it"
-                        } else {
-                            "held rows that may have been written without capture and cannot be looked for any more"
-                        }
-                    );
-                }
-            }
-            Ok(restored)
-        }
-        Err(e) => {
-            if let Some(beside) = beside {
-                let _ = std::fs::remove_file(beside);
-            }
-            Err(match e {
-                RestoreError::Replica(ReplicaError::Locked { .. }) | RestoreError::Stopped => {
-                    Unsettled::NotYet(e.to_string())
-                }
-                e @ RestoreError::NoSnapshot { .. } => Unsettled::Unusable(e.to_string()),
-                other => fault(other),
-            })
-        }
-    }
-}
-
-/// A copy of the database as it is, beside it.
-fn copy_beside(database: &Path) -> Result<PathBuf, Unsettled> {
-    let mut name = database.as_os_str().to_owned();
-    name.push(format!(".before-restore-{}", moment::compact()));
-    let path = PathBuf::from(name);
-    let _ = std::fs::remove_file(&path);
-    let reader = connection::open_reader(database).map_err(fault)?;
-    drop(copy::copy(&reader, &path).map_err(fault)?);
-    Ok(path)
 }
 
 fn set_cluster(engine: &Engine, id: &str) -> Result<(), Unsettled> {

@@ -17,6 +17,7 @@ mod membership;
 mod operator;
 mod orphans;
 mod positions;
+mod restoring;
 mod session;
 mod snapshots;
 mod start;

@@ -8,7 +8,6 @@ use super::Fatal;
 use super::asked;
 use super::ending::CleanupRequest;
 use super::{operator, snapshots};
-use crate::change::position::NodeId;
 use crate::cli::exit::ExitCode;
 use crate::codec::sequence_map::{self, SequenceMapError};
 use crate::config::Config;
@@ -45,12 +44,7 @@ pub async fn open_database(
             "there is no database: an empty one is made, and tables are replicated as soon as they are created in it"
         );
     }
-    let options = OpenOptions {
-        node_id: NodeId(config.node_id),
-        publish: config.publish,
-        include: config.replication.include.clone(),
-        exclude: config.replication.exclude.clone(),
-    };
+    let options = OpenOptions::of(config);
     // Without snapshots nothing says when it may go, and no new history can begin.
     let keep = config
         .snapshot

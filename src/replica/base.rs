@@ -122,8 +122,11 @@ fn has_table(conn: &Connection, name: &str) -> Result<bool, SqliteError> {
     .doing(DOING)
 }
 
-/// Tables that have a change log.
-fn logged(conn: &Connection) -> Result<Vec<String>, SqliteError> {
+/// The captured tables that have a change log.
+///
+/// # Errors
+/// SQLite's.
+pub fn logged(conn: &Connection) -> Result<Vec<String>, SqliteError> {
     let mut stmt = conn
         .prepare("SELECT table_name FROM __harmonylite__tables")
         .doing(DOING)?;

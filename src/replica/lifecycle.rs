@@ -15,7 +15,7 @@ use crate::change::history::History;
 use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence};
 use crate::changelog::in_flight::InFlight;
 use crate::changelog::retire;
-use crate::config::JournalsConfig;
+use crate::config::{Config, JournalsConfig};
 use crate::planted::planted;
 use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
@@ -35,6 +35,19 @@ pub struct OpenOptions {
     pub include: Vec<String>,
     /// Globs of tables to leave out.
     pub exclude: Vec<String>,
+}
+
+impl OpenOptions {
+    /// What the configuration says.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            node_id: NodeId(config.node_id),
+            publish: config.publish,
+            include: config.replication.include.clone(),
+            exclude: config.replication.exclude.clone(),
+        }
+    }
 }
 
 impl Replica {

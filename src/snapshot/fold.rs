@@ -29,7 +29,7 @@ use crate::sqlite::connection;
 use crate::state::node::Position;
 use crate::state::publishers::Publishers;
 use crate::store::Progress;
-use crate::stream::{Broker, LogReader, continuity};
+use crate::stream::{Broker, LogReader, StoredMessage, continuity};
 
 /// Messages folded at once.
 const GROUP: usize = 256;
@@ -181,10 +181,7 @@ impl Folding {
 
     /// The next message, complete.
     async fn read(&mut self) -> Result<Incoming, TakeError> {
-        let message = tokio::time::timeout(NEXT, self.reader.next())
-            .await
-            .map_err(|e| unfoldable(&e))?
-            .map_err(|e| unfoldable(&e))?;
+        let message = next(&mut self.reader).await?;
         self.at = message.sequence;
         let mut opened = incoming::open(self.at, &message.payload);
         opened.hash = continuity::fingerprint(opened.hash, message.timestamp_nanos);
@@ -248,8 +245,16 @@ impl Folding {
     }
 }
 
-fn unfoldable(e: &dyn std::fmt::Display) -> TakeError {
+pub(super) fn unfoldable(e: &dyn std::fmt::Display) -> TakeError {
     TakeError::Unfoldable(e.to_string())
+}
+
+/// The next message, of which the stream says that it is there.
+pub(super) async fn next(reader: &mut LogReader) -> Result<StoredMessage, TakeError> {
+    tokio::time::timeout(NEXT, reader.next())
+        .await
+        .map_err(|e| unfoldable(&e))?
+        .map_err(|e| unfoldable(&e))
 }
 
 /// Folds messages into the database that `replica` is opened on; where a batch does not fit and `like` is given, columns are added as there.

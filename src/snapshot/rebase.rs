@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use super::catalog::Catalog;
+use super::fold::{next, unfoldable};
 use super::manifest::Manifest;
 use super::scratch::Scratch;
 use super::take::{self, TakeError, blocking};
@@ -23,9 +23,6 @@ use crate::state::node::Position;
 use crate::state::publishers::{self, Publishers};
 use crate::store::Progress;
 use crate::stream::Broker;
-
-/// How long the next message may take, of which the stream says that it is there.
-const NEXT: Duration = Duration::from_secs(30);
 
 /// Puts the base of `history` into the store, verified. `from`: the snapshot that it is made of; `None`: this node's database.
 ///
@@ -48,7 +45,8 @@ pub async fn rebase(
         }
         None => {
             let stop = Arc::new(AtomicBool::new(false));
-            take::copied_whole(engine, &scratch, stop).await?
+            let ((), schema) = take::copied(engine, &scratch, stop, |_| Ok(())).await?;
+            schema
         }
     };
     let taken = {
@@ -66,11 +64,11 @@ pub async fn rebase(
         let contained = ours
             && remains.complete
             && base::contains(&copied, remains.own.values())
-                .map_err(|e| TakeError::Unfoldable(e.to_string()))?;
+                .map_err(|e| unfoldable(&e))?;
         let stored = this
             .replica()
             .stored_incarnation()
-            .map_err(|e| TakeError::Unfoldable(e.to_string()))?;
+            .map_err(|e| unfoldable(&e))?;
         let ended = base::end_of_lives(stored, remains.highest, rand::random());
         let base = Base {
             history,
@@ -125,11 +123,10 @@ async fn remains(
     me: NodeId,
     mut taken: Publishers,
 ) -> Result<Remains, TakeError> {
-    let unreadable = |e: &dyn std::fmt::Display| TakeError::Unfoldable(e.to_string());
     let state = broker
         .stream_state(ShardId::ORDER)
         .await
-        .map_err(|e| unreadable(&e))?;
+        .map_err(|e| unfoldable(&e))?;
     let mut out = Remains {
         position: Sequence(state.first.0.saturating_sub(1)),
         void: Vec::new(),
@@ -145,10 +142,7 @@ async fn remains(
     let mut cache = PieceCache::default();
     let spool = Arc::new(Spool::new(engine.config.folder().to_owned()));
     while at < state.last {
-        let message = tokio::time::timeout(NEXT, reader.next())
-            .await
-            .map_err(|e| unreadable(&e))?
-            .map_err(|e| unreadable(&e))?;
+        let message = next(&mut reader).await?;
         at = message.sequence;
         match incoming::open(at, &message.payload).body {
             Body::Payload => cache.keep(at, message.payload),
@@ -170,7 +164,7 @@ async fn remains(
                         out.void.push(at);
                         out.complete &= !own;
                     }
-                    Err(e) => return Err(unreadable(&e)),
+                    Err(e) => return Err(unfoldable(&e)),
                 }
             }
             Body::Marker(_) | Body::Unreadable { .. } | Body::Newer(_) => {}

@@ -17,12 +17,11 @@ use super::manifest::{self, Manifest};
 use super::scratch::Scratch;
 use crate::change::history::History;
 use crate::change::operation::ChangeKind;
-use crate::change::position::NodeId;
 use crate::changelog::marks::Marks;
 use crate::engine::Engine;
 use crate::planted::planted;
 use crate::replica::lifecycle::OpenOptions;
-use crate::replica::{Replica, copy};
+use crate::replica::{Replica, base, copy};
 use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::state::node::Position;
@@ -96,7 +95,7 @@ pub async fn take(
     let (position, schema) = match own {
         Own::FoldedOnto(before, broker) => fold(engine, broker, catalog, before, &scratch).await?,
         Own::MustBeBack(_) | Own::IsTheBeginning => {
-            let (state, mut marks, schema) = copied(engine, &scratch, stop).await?;
+            let ((state, mut marks), schema) = copied(engine, &scratch, stop, standing_of).await?;
             // What all begin from may hold anything.
             if matches!(own, Own::MustBeBack(_))
                 && tokio::task::block_in_place(|| has_uncaptured(engine))?
@@ -167,36 +166,21 @@ pub(super) async fn store(
     Ok(manifest)
 }
 
-async fn copied(
+/// A copy with its change logs in it. Returns what is seen in it, and the hash of its schema.
+pub(super) async fn copied<T: Send + 'static>(
     engine: &Arc<Engine>,
     scratch: &Arc<Scratch>,
     stop: Arc<AtomicBool>,
-) -> Result<(node::NodeState, Marks, String), TakeError> {
+    see: fn(&Connection) -> Result<T, TakeError>,
+) -> Result<(T, String), TakeError> {
     let (engine, scratch) = (Arc::clone(engine), Arc::clone(scratch));
     blocking(move || {
         // Before the copy: a schema that changes meanwhile has another hash only in what people read.
         let schema = engine.replica().captured().schema_hash();
         let shutdown = engine.shutdown.clone();
         let stop = move || stop.load(Ordering::Relaxed) || shutdown.is_requested();
-        let (state, marks) = copy_database(&engine.config.db_path, scratch.path(), stop)?;
-        Ok((state, marks, schema))
-    })
-    .await
-}
-
-/// A copy with its change logs in it. Returns the hash of its schema.
-pub(super) async fn copied_whole(
-    engine: &Arc<Engine>,
-    scratch: &Arc<Scratch>,
-    stop: Arc<AtomicBool>,
-) -> Result<String, TakeError> {
-    let (engine, scratch) = (Arc::clone(engine), Arc::clone(scratch));
-    blocking(move || {
-        let schema = engine.replica().captured().schema_hash();
-        let shutdown = engine.shutdown.clone();
-        let stop = move || stop.load(Ordering::Relaxed) || shutdown.is_requested();
-        drop(copy_file(&engine.config.db_path, scratch.path(), stop)?);
-        Ok(schema)
+        let copied = copy_file(&engine.config.db_path, scratch.path(), stop)?;
+        Ok((see(&copied)?, schema))
     })
     .await
 }
@@ -227,10 +211,12 @@ pub fn copy_database(
     to: &Path,
     stop: impl Fn() -> bool + Send + 'static,
 ) -> Result<(node::NodeState, Marks), TakeError> {
-    let copied = copy_file(database, to, stop)?;
-    let state = node::read(&copied)?.ok_or(StateError::Missing)?;
-    let marks = marks(&copied)?;
-    Ok((state, marks))
+    standing_of(&copy_file(database, to, stop)?)
+}
+
+fn standing_of(copy: &Connection) -> Result<(node::NodeState, Marks), TakeError> {
+    let state = node::read(copy)?.ok_or(StateError::Missing)?;
+    Ok((state, marks(copy)?))
 }
 
 fn copy_file(
@@ -250,27 +236,9 @@ fn copy_file(
 /// The last pending row of each change log in the copy.
 fn marks(copy: &Connection) -> Result<Marks, SqliteError> {
     let doing = "look into the change logs of the copy";
-    let tables: Vec<String> = {
-        let mut stmt = copy
-            .prepare("SELECT table_name FROM __harmonylite__tables")
-            .doing(doing)?;
-        stmt.query_map([], |r| r.get(0))
-            .and_then(Iterator::collect)
-            .doing(doing)?
-    };
     let mut rows = Vec::new();
-    for table in tables {
+    for table in base::logged(copy)? {
         let log = crate::capture::layout::change_log(&table);
-        let there: bool = copy
-            .query_row(
-                "SELECT EXISTS(SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)",
-                [&log],
-                |r| r.get(0),
-            )
-            .doing(doing)?;
-        if !there {
-            continue;
-        }
         let last: Option<i64> = copy
             .query_row(
                 &format!(
@@ -313,12 +281,9 @@ async fn fold_on(
     copy: &Arc<Scratch>,
 ) -> Result<(node::Position, String), TakeError> {
     let until = engine.replica().position();
-    let config = &engine.config;
     let options = OpenOptions {
-        node_id: NodeId(config.node_id),
         publish: true,
-        include: config.replication.include.clone(),
-        exclude: config.replication.exclude.clone(),
+        ..OpenOptions::of(&engine.config)
     };
     let mut folding = Folding::begin(engine, broker, Arc::clone(copy), options, None).await?;
     folding.advance(until.sequence).await?;

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use super::{Court, Election, agreeing, write};
 use crate::change::history::History;
+use crate::change::position::Sequence;
 use crate::daemon::membership::{Unsettled, fault};
 use crate::history::agree::{self, Agreement, Candidacy, Stage};
 use crate::history::choose::{Candidate, Source, choose};
 use crate::history::standing::{self, Standing};
 use crate::snapshot::presence;
+use crate::state::node::Position;
 
 /// How long a node that holds its id is waited for.
 const LIVING: Duration = Duration::from_secs(15);
@@ -24,22 +26,29 @@ pub(super) async fn candidacy(court: &Court<'_>) -> Result<Candidacy, Unsettled>
         let past = replica.past().map_err(fault)?;
         (replica.position(), replica.history(), past)
     };
-    let standing = standing::look(court.broker, position)
-        .await
-        .map_err(fault)?;
-    let lost = matches!(standing, Standing::Broken(_));
-    let reaches = match standing {
-        Standing::Holds => true,
-        Standing::Trimmed(_) => false,
-        Standing::Broken(_) => standing::reaches(court.broker, &past)
-            .await
-            .map_err(fault)?,
-    };
+    let (lost, reaches) = lost_and_reaches(court, position, &past).await?;
     Ok(Candidacy {
         history: court.has_fold.then_some(history),
         position: position.sequence.0,
         lost,
         reaches,
+    })
+}
+
+/// Whether the stream has lost what stands at a position, and whether who is there, and has folded `past`, has folded all from before the stream's first message.
+async fn lost_and_reaches(
+    court: &Court<'_>,
+    position: Position,
+    past: &[(Sequence, u64)],
+) -> Result<(bool, bool), Unsettled> {
+    let standing = standing::look(court.broker, position);
+    Ok(match standing.await.map_err(fault)? {
+        Standing::Holds => (false, true),
+        Standing::Trimmed(_) => (false, false),
+        Standing::Broken(_) => {
+            let reaches = standing::reaches(court.broker, past);
+            (true, reaches.await.map_err(fault)?)
+        }
     })
 }
 
@@ -155,18 +164,12 @@ async fn snapshots(court: &Court<'_>, history: History) -> Result<Vec<Candidate>
     // One that was trimmed by is among them; more than the newest say nothing more.
     for manifest in catalog.usable().await.map_err(fault)?.into_iter().take(1) {
         let position = manifest.position();
-        let standing = standing::look(court.broker, position)
-            .await
-            .map_err(fault)?;
+        let (lost, reaches) = lost_and_reaches(court, position, &[]).await?;
         out.push(Candidate {
             source: Source::Snapshot(manifest.file),
             position: position.sequence,
-            lost: matches!(standing, Standing::Broken(_)),
-            reaches: match standing {
-                Standing::Holds => true,
-                Standing::Trimmed(_) => false,
-                Standing::Broken(_) => standing::reaches(court.broker, &[]).await.map_err(fault)?,
-            },
+            lost,
+            reaches,
         });
     }
     Ok(out)

@@ -302,13 +302,8 @@ async fn give(
 }
 
 async fn write(court: &Court<'_>, agreement: &Agreement, revision: u64) -> Result<(), Unsettled> {
-    match agree::write(court.kv, agreement, Some(revision)).await {
-        Ok(_) => Ok(()),
-        Err(KvError::Conflict { .. }) => {
-            Err(Unsettled::NotYet("another node was faster".to_owned()))
-        }
-        Err(e) => Err(fault(e)),
-    }
+    let written = agree::write(court.kv, agreement, Some(revision)).await;
+    written.map(drop).map_err(|e| agreeing(e.into()))
 }
 
 /// A node that applies nothing goes over to a new history: what it had published and the base lacks is published again.
