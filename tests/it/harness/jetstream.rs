@@ -39,6 +39,14 @@ impl Outsider {
         })
     }
 
+    /// Writes a key of a KV bucket.
+    pub fn put(&self, bucket: &str, key: &str, value: &str) {
+        self.runtime.block_on(async {
+            let bucket = self.context.get_key_value(bucket).await.unwrap();
+            bucket.put(key, value.to_owned().into()).await.unwrap();
+        });
+    }
+
     /// The bytes of a message.
     pub fn message(&self, stream: &str, sequence: u64) -> Vec<u8> {
         self.runtime.block_on(async {

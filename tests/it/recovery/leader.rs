@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::{beside, stored_in};
+use crate::harness::jetstream::Outsider;
 use crate::harness::node::folder;
 use crate::harness::{Node, eventually};
-use crate::snapshots::{done, insert, left_behind, list, position, prepared};
+use crate::snapshots::{TRIMMED, done, insert, left_behind, list, newest, position, prepared};
 
 #[test]
 fn a_leader_killed_while_its_snapshot_waits_for_its_own_writes_is_followed_by_another() {
@@ -78,4 +79,23 @@ fn a_leader_killed_while_its_snapshot_waits_for_its_own_writes_is_followed_by_an
     // What was published before the kill was in the stream; the rest comes now. None is there twice.
     assert_eq!(all["events"].len(), rows + 5);
     cluster.assert_running();
+}
+
+#[test]
+fn who_was_stopped_while_it_took_one_holds_up_no_leader_for_long() {
+    // The lease of the leader is shorter than what it has to wait for.
+    let mut cluster = prepared(1, TRIMMED);
+    cluster[0].start_replicating();
+    cluster[0].wait_log("this node takes the cluster's snapshots");
+    Outsider::new(&cluster.server.url()).put(
+        "harmonylite-changes-snapshots",
+        "taking",
+        r#"{"node":9,"nonce":1}"#,
+    );
+    let before = newest(&cluster[0]);
+    insert(&cluster[0], 5, 10);
+    cluster[0].wait_published();
+    eventually("a snapshot is taken all the same", || {
+        newest(&cluster[0]) > before
+    });
 }
