@@ -75,6 +75,23 @@ impl Fatal {
     }
 }
 
+/// What drives everything that waits.
+///
+/// # Errors
+/// The operating system's.
+pub fn runtime(workers: usize) -> Result<tokio::runtime::Runtime, Fatal> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .map_err(|e| {
+            Fatal::new(
+                ExitCode::Software,
+                format!("could not start the runtime: {e}"),
+            )
+        })
+}
+
 /// What the consuming loop has seen.
 #[derive(Debug, Default)]
 struct Echo {

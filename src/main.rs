@@ -9,6 +9,7 @@ use harmonylite::cli::exit::ExitCode;
 use harmonylite::cli::words::{self, Snapshot, Word, snapshot};
 use harmonylite::config::Config;
 use harmonylite::daemon::{self, Fatal, Purpose};
+use harmonylite::engine;
 use harmonylite::sqlite::leftover::Leftover;
 use harmonylite::telemetry::logging;
 
@@ -87,17 +88,7 @@ fn serve(config: Config, notices: &[String], purpose: Purpose) -> Result<String,
         tracing::warn!("{notice}");
     }
     // Two workers: the loops have threads of their own, what is left is I/O.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| {
-            Fatal::new(
-                ExitCode::Software,
-                format!("could not start the runtime: {e}"),
-            )
-        })?;
-    runtime
+    engine::runtime(2)?
         .block_on(daemon::run(config, purpose))
         .map(|()| String::new())
 }

@@ -17,10 +17,8 @@ fn prepared(count: u64) -> (Cluster, tempfile::TempDir) {
     let store = crate::harness::node::folder();
     let mut cluster = Cluster::prepared(count, SCHEMA);
     for node in &mut cluster.nodes {
-        node.sections.push_str(&format!(
-            "[snapshot]\nstore = \"file\"\n[snapshot.file]\npath = {:?}\n",
-            store.path()
-        ));
+        node.sections
+            .push_str(&crate::snapshots::stored_in(store.path()));
     }
     (cluster, store)
 }

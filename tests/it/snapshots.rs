@@ -39,6 +39,22 @@ pub fn done(ended: &Ended) {
     assert_eq!(ended.code, Some(0), "{}", ended.said);
 }
 
+/// Snapshots in this folder, taken often, and streams trimmed by them at once.
+pub fn trimmed_in(store: &Path) -> String {
+    format!(
+        "{TRIMMED}store = \"file\"\n[snapshot.file]\npath = {:?}\n",
+        store.display()
+    )
+}
+
+/// Snapshots in this folder, taken when asked for.
+pub fn stored_in(store: &Path) -> String {
+    format!(
+        "[snapshot]\nstore = \"file\"\n[snapshot.file]\npath = {:?}\n",
+        store.display()
+    )
+}
+
 pub fn list(node: &Node) -> Vec<Value> {
     let ended = node.run(&["snapshot", "list", "--json"]);
     done(&ended);
@@ -103,10 +119,7 @@ fn at_its_interval_and_only_when_something_has_changed() {
 #[test]
 fn a_second_process_saves_with_a_daemon_and_without() {
     let store = folder();
-    let section = format!(
-        "[snapshot]\nstore = \"file\"\n[snapshot.file]\npath = {:?}\n",
-        store.path()
-    );
+    let section = stored_in(store.path());
     let mut cluster = prepared(2, &section);
     start(&mut cluster);
     insert(&cluster[0], 50, 10);
@@ -247,13 +260,7 @@ fn is_unread(store: &Path) -> bool {
 #[test]
 fn a_leader_killed_at_any_step_leaves_the_one_before_and_no_file() {
     let store = folder();
-    let mut cluster = prepared(
-        1,
-        &format!(
-            "[snapshot]\nstore = \"file\"\n[snapshot.file]\npath = {:?}\n",
-            store.path()
-        ),
-    );
+    let mut cluster = prepared(1, &stored_in(store.path()));
     let node = &mut cluster.nodes[0];
     node.start_replicating();
     // Large enough that each step takes a moment.
@@ -397,10 +404,7 @@ pub fn position(node: &Node) -> u64 {
 #[test]
 fn a_removed_database_and_a_copied_snapshot_are_rebuilt() {
     let store = folder();
-    let section = format!(
-        "{TRIMMED}store = \"file\"\n[snapshot.file]\npath = {:?}\n",
-        store.path()
-    );
+    let section = trimmed_in(store.path());
     let mut cluster = prepared(2, &section);
     start(&mut cluster);
     insert(&cluster[0], 100, 100);

@@ -112,6 +112,18 @@ impl Node {
         app::integer(&app::look(&self.database()).unwrap(), sql)
     }
 
+    /// SQLite finds nothing wrong with the file.
+    pub fn assert_sound(&self) {
+        let conn = app::look(&self.database()).unwrap();
+        let said = tables::rows(&conn, "PRAGMA integrity_check");
+        assert_eq!(
+            said,
+            [[tables::Cell::Text(b"ok".to_vec())]],
+            "node {}",
+            self.id
+        );
+    }
+
     /// All of the app's tables.
     pub fn dump(&self) -> Dump {
         tables::dump(&app::look(&self.database()).unwrap())

@@ -13,23 +13,7 @@ mod stores;
 use std::path::{Path, PathBuf};
 
 use crate::harness::{Cluster, Node, eventually};
-use crate::snapshots::{TRIMMED, insert, position, stream_first};
-
-/// Snapshots in this folder, taken often, and streams trimmed by them at once.
-fn trimmed_in(store: &Path) -> String {
-    format!(
-        "{TRIMMED}store = \"file\"\n[snapshot.file]\npath = {:?}\n",
-        store.display()
-    )
-}
-
-/// Snapshots in this folder, taken when asked for.
-fn stored_in(store: &Path) -> String {
-    format!(
-        "[snapshot]\nstore = \"file\"\n[snapshot.file]\npath = {:?}\n",
-        store.display()
-    )
-}
+use crate::snapshots::{insert, position, stored_in, stream_first, trimmed_in};
 
 /// Writes on these nodes until the stream begins behind what `late` has folded.
 fn trim_past(cluster: &Cluster, writers: &[usize], late: usize) {

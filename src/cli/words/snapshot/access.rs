@@ -35,16 +35,7 @@ impl Access {
     /// # Errors
     /// What is in the way, with its exit code.
     pub fn open(config: &Config) -> Result<Self, Fatal> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .map_err(|e| {
-                Fatal::new(
-                    ExitCode::Software,
-                    format!("could not start the runtime: {e}"),
-                )
-            })?;
+        let runtime = crate::engine::runtime(1)?;
         let broker = match config.snapshot.store {
             Kind::Nats => Some(runtime.block_on(connect(config))?),
             Kind::S3 | Kind::WebDav | Kind::Sftp | Kind::File => None,
