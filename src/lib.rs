@@ -27,6 +27,7 @@ pub mod journals;
 pub mod peers;
 pub mod planted;
 pub mod publish;
+pub mod registry;
 pub mod replica;
 pub mod runtime;
 pub mod snapshot;

@@ -6,7 +6,7 @@ use std::process::ExitCode as ProcessExitCode;
 use harmonylite::cli::args::{Args, Command};
 use harmonylite::cli::commands;
 use harmonylite::cli::exit::ExitCode;
-use harmonylite::cli::words::{self, Snapshot, Word, snapshot};
+use harmonylite::cli::words::{self, Schema, Snapshot, Word, snapshot};
 use harmonylite::config::Config;
 use harmonylite::daemon::{self, Fatal, Purpose};
 use harmonylite::engine;
@@ -42,7 +42,11 @@ fn main() -> ProcessExitCode {
             Some(Err(e)) => return failed(ExitCode::TempFail, &e),
         }
     }
-    if !matches!(args.command, Command::Word(_)) {
+    let asks = matches!(
+        args.command,
+        Command::Word(_) | Command::SchemaStatus | Command::SchemaStatusCluster
+    );
+    if !asks {
         notices.extend(aside.take());
     }
     let done = match args.command {
@@ -54,18 +58,11 @@ fn main() -> ProcessExitCode {
         Command::SaveSnapshot | Command::Word(Word::Snapshot(Snapshot::Save)) => {
             snapshot::save(&config).unwrap_or_else(|| serve(config, &notices, Purpose::Snapshot))
         }
-        Command::SchemaStatus | Command::SchemaStatusCluster => {
-            commands::not_built_yet(&args.command)
+        Command::SchemaStatus => return asked(Word::Schema(Schema::NODE), &config, aside),
+        Command::SchemaStatusCluster => {
+            return asked(Word::Schema(Schema::CLUSTER), &config, aside);
         }
-        Command::Word(word) => {
-            if let Some(aside) = aside {
-                let _ = writeln!(std::io::stderr(), "{aside}");
-            }
-            match words::run(word, &config) {
-                Ok(done) => return said(&done.text, done.code),
-                Err(fatal) => Err(fatal),
-            }
-        }
+        Command::Word(word) => return asked(word, &config, aside),
         Command::Run | Command::Help(_) | Command::Version => {
             serve(config, &notices, Purpose::Replicate)
         }
@@ -91,6 +88,16 @@ fn serve(config: Config, notices: &[String], purpose: Purpose) -> Result<String,
     engine::runtime(2)?
         .block_on(daemon::run(config, purpose))
         .map(|()| String::new())
+}
+
+fn asked(word: Word, config: &Config, aside: Option<String>) -> ProcessExitCode {
+    if let Some(aside) = aside {
+        let _ = writeln!(std::io::stderr(), "{aside}");
+    }
+    match words::run(word, config) {
+        Ok(done) => said(&done.text, done.code),
+        Err(fatal) => failed(fatal.code, &fatal.reason),
+    }
 }
 
 fn said(text: &str, code: ExitCode) -> ProcessExitCode {

@@ -11,6 +11,9 @@
 
 mod support;
 
+use std::time::Duration;
+
+use harmonylite::apply::incoming::Body;
 use harmonylite::changelog::in_flight::Carrier;
 use harmonylite::replica::group::Stopped;
 use support::engine::{Node, stream};
@@ -42,6 +45,90 @@ fn a_row_that_yields_a_unique_value_has_its_former_one_back() {
     assert_eq!(here.read(users), "1achanged,2wantedtwo");
     let kept = "SELECT CAST(count(*) AS TEXT) FROM __harmonylite__u_former_values";
     assert_eq!(here.read(kept), "0", "what was sent needs no former values");
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A change of the schema, of which capture takes note.
+fn migrate(node: &mut Node, sql: &str) {
+    node.write(sql);
+    assert!(
+        node.replica
+            .make_capture_current(PATIENCE, &|| false)
+            .unwrap()
+    );
+}
+
+#[test]
+fn a_table_name_that_is_used_again_means_the_newer_table() {
+    let mut node = Node::new(1, "CREATE TABLE log(id INTEGER PRIMARY KEY, v)");
+    node.write("INSERT INTO log VALUES(1, 'a')");
+    node.scan();
+    migrate(&mut node, "ALTER TABLE log RENAME TO log_01");
+    let meant = |node: &Node| {
+        let meant = node.replica.captured().table_meant("log");
+        meant.map(|t| t.table.name.clone())
+    };
+    assert_eq!(meant(&node).as_deref(), Some("log_01"));
+    migrate(&mut node, "CREATE TABLE log(id INTEGER PRIMARY KEY, v)");
+    node.write("INSERT INTO log VALUES(1, 'b'), (2, 'c'), (3, 'd')");
+    node.scan();
+    migrate(&mut node, "ALTER TABLE log RENAME TO log_02");
+    assert_eq!(meant(&node).as_deref(), Some("log_02"));
+    // What of each table is on its way is known of each by itself.
+    assert!(node.try_scan().is_none());
+    node.write("UPDATE log_01 SET v = 'later'");
+    assert!(node.try_scan().is_some());
+    migrate(&mut node, "CREATE TABLE log(id INTEGER PRIMARY KEY, v)");
+    migrate(&mut node, "DROP TABLE log");
+    assert_eq!(meant(&node), None);
+}
+
+#[test]
+fn what_was_sent_under_a_former_name_is_not_sent_again() {
+    let mut node = Node::new(1, USERS);
+    node.write("UPDATE u SET name = 'mine' WHERE id = 1");
+    let sent = stream(&[&node.scan()]);
+    migrate(&mut node, "ALTER TABLE u RENAME TO people");
+    node.new_life();
+    let mut seen = node.replica.publishers().clone();
+    for message in &sent {
+        let Body::Batch(batch) = &message.body else {
+            panic!("a batch");
+        };
+        let ahead = node.replica.read_ahead(&mut seen, batch, message.sequence);
+        ahead.unwrap();
+    }
+    assert_eq!(node.pending(), 1);
+    assert!(node.try_scan().is_none());
+}
+
+#[test]
+fn what_was_settled_under_former_names_is_pending_again() {
+    let mut node = Node::new(1, USERS);
+    node.write("UPDATE u SET name = 'mine' WHERE id = 1");
+    let sent = stream(&[&node.scan()]);
+    let settled = node
+        .replica
+        .apply_echoes_only(&sent, PATIENCE, &|| false)
+        .unwrap();
+    assert_eq!((settled.consumed, node.pending()), (1, 0));
+    migrate(
+        &mut node,
+        "ALTER TABLE u RENAME TO people; ALTER TABLE people RENAME COLUMN name TO called",
+    );
+    node.new_life();
+    let own: Vec<_> = sent
+        .into_iter()
+        .filter_map(|m| match m.body {
+            Body::Batch(batch) => Some((m.sequence, *batch)),
+            _ => None,
+        })
+        .collect();
+    let entered = node.replica.enter_settled(&own, PATIENCE, &|| false);
+    assert_eq!((entered.unwrap(), node.pending()), (1, 1));
+    let masks = "SELECT type || ':' || mask FROM __harmonylite__people_change_log WHERE type <> 3";
+    assert_eq!(node.read(masks), "2:4");
 }
 
 #[test]

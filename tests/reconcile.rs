@@ -330,6 +330,7 @@ fn the_fold_follows_a_schema_that_has_changed_since_its_snapshot() {
         publish: false,
         include: Vec::new(),
         exclude: Vec::new(),
+        fire_triggers: Some(Vec::new()),
     };
     let mut replica = Replica::open(&fold, &options, PATIENCE, &|| false).unwrap();
     let options = ApplyOptions {

@@ -134,6 +134,25 @@ fn what_the_snapshot_contains_of_ones_own_log_is_not_sent_again() {
 }
 
 #[test]
+fn nor_is_what_it_contains_under_a_former_name_of_the_table() {
+    let (mut leader, mut node) = (Node::new(1, USERS), Node::new(2, USERS));
+    node.write("UPDATE u SET name = 'mine' WHERE id = 1");
+    let mine = node.scan();
+    leader.apply(&stream(&[&mine]));
+    for each in [&mut leader, &mut node] {
+        each.write("ALTER TABLE u RENAME TO people");
+        let current = each
+            .replica
+            .make_capture_current(Duration::from_secs(5), &|| false);
+        assert!(current.unwrap());
+    }
+    let snapshot = snapshot(&leader);
+    assert_eq!(node.pending(), 1);
+    restore(&mut node, &snapshot).unwrap();
+    assert_eq!(node.pending(), 0);
+}
+
+#[test]
 fn the_leaders_own_pending_changes_in_a_snapshot_come_to_the_same() {
     let (mut leader, mut node) = (Node::new(1, USERS), Node::new(2, USERS));
     leader.write("UPDATE u SET email = 'z' WHERE id = 1; DELETE FROM u WHERE id = 2; UPDATE u SET name = 'cell' WHERE id = 3");
@@ -225,4 +244,19 @@ fn a_snapshot_is_a_plain_file_that_can_be_put_in_place() {
     assert_eq!(node.pending(), 0);
     node.write("DELETE FROM u");
     assert_eq!(node.pending(), 3);
+}
+
+#[test]
+fn a_trigger_that_has_deletes_ignored_does_not_stop_a_restore() {
+    const SEARCHED: &str = "CREATE TABLE u(id INTEGER PRIMARY KEY, email TEXT UNIQUE, name TEXT);
+        CREATE VIRTUAL TABLE found USING fts5(name);
+        CREATE TRIGGER kept BEFORE DELETE ON u BEGIN INSERT INTO found VALUES(OLD.name); SELECT RAISE(IGNORE); END;
+        INSERT INTO u VALUES(1, 'a', 'one'), (2, 'b', 'two'), (3, 'c', 'three');";
+    let (mut leader, mut node) = (Node::new(1, USERS), Node::new(2, SEARCHED));
+    leader.write("DELETE FROM u WHERE id <> 3");
+    let batch = leader.scan();
+    leader.apply(&stream(&[&batch]));
+    let snapshot = snapshot(&leader);
+    restore(&mut node, &snapshot).unwrap();
+    assert_eq!(node.read(ALL), "3cthree");
 }

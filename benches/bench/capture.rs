@@ -92,6 +92,7 @@ fn install(path: &Path) {
         publish: true,
         include: Vec::new(),
         exclude: Vec::new(),
+        fire_triggers: Some(Vec::new()),
     };
     let replica = Replica::open(path, &options, Duration::from_secs(5), &|| false).unwrap();
     assert_eq!(replica.captured().tables.len(), 2);

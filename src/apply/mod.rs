@@ -8,3 +8,4 @@ pub mod incoming;
 pub mod order;
 pub mod plan;
 pub mod rows;
+pub mod write;

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension};
 use smallvec::SmallVec;
 
 use super::plan::Plan;
+use super::write;
 use crate::capture::FormerValues;
 use crate::capture::unique_sql::collides_with_terms;
 use crate::change::table::{Table, TableKey, UniqueIndex};
@@ -49,9 +50,19 @@ pub fn read_here(
     plan: &Plan,
     key: &[Value<'_>],
 ) -> Result<Option<Vec<OwnedValue>>, SqliteError> {
-    let mut stmt = conn
-        .prepare_cached(&plan.select_here)
-        .doing_with(|| reading(plan))?;
+    read(conn, &plan.select_here, key).doing_with(|| reading(plan))
+}
+
+/// What a statement reads of the row with this key, if it is here.
+///
+/// # Errors
+/// SQLite's.
+pub fn read(
+    conn: &Connection,
+    select: &str,
+    key: &[Value<'_>],
+) -> rusqlite::Result<Option<Vec<OwnedValue>>> {
+    let mut stmt = conn.prepare_cached(select)?;
     let count = stmt.column_count();
     stmt.query_row(rusqlite::params_from_iter(key.iter()), |row| {
         (0..count)
@@ -59,7 +70,6 @@ pub fn read_here(
             .collect()
     })
     .optional()
-    .doing_with(|| reading(plan))
 }
 
 /// Whether the row is here with exactly these values.
@@ -121,41 +131,6 @@ fn same(
         }
     }
     Ok(true)
-}
-
-/// Inserts a row that had stepped aside: the message's values, and of the columns that the message lacks what was there.
-///
-/// # Errors
-/// SQLite's.
-pub fn put_back(
-    conn: &Connection,
-    plan: &Plan,
-    here: &[OwnedValue],
-    values: &[Value<'_>],
-) -> rusqlite::Result<usize> {
-    let table = &plan.table.table;
-    let names = row_sql::whole_names(table);
-    let params: Vec<String> = (1..=names.len()).map(|i| format!("?{i}")).collect();
-    let mut all: Vec<Value<'_>> = here.iter().map(OwnedValue::as_value).collect();
-    let offset = offset_here(plan);
-    for (i, column_here) in plan.columns.iter().enumerate() {
-        if let (Some(slot), Some(v)) = (
-            all.get_mut(column_here + offset),
-            values.get(i + usize::from(plan.definition.key.is_empty())),
-        ) {
-            *slot = *v;
-        }
-    }
-    execute(
-        conn,
-        &format!(
-            "INSERT INTO {}({}) VALUES({})",
-            quote(&table.name),
-            names.join(", "),
-            params.join(", ")
-        ),
-        &all,
-    )
 }
 
 /// The keys of the other rows that collide with a row on an index, given the row's terms; an empty `key` is a row that is not there yet.
@@ -235,44 +210,6 @@ pub fn former_values(
     Ok(None)
 }
 
-/// Sets columns (positions here) of a row, unless a constraint is in the way; whether that was done.
-///
-/// # Errors
-/// SQLite's.
-pub fn try_update(
-    conn: &Connection,
-    plan: &Plan,
-    key: &[Value<'_>],
-    values: &[(usize, Value<'_>)],
-) -> Result<bool, SqliteError> {
-    let table = &plan.table.table;
-    let sets: Vec<String> = values
-        .iter()
-        .enumerate()
-        .filter_map(|(n, (c, _))| {
-            Some(format!(
-                "{} = ?{}",
-                quote(&table.columns.get(*c)?.name),
-                n + 1
-            ))
-        })
-        .collect();
-    let sql = format!(
-        "UPDATE OR IGNORE {} SET {} WHERE {}",
-        quote(&table.name),
-        sets.join(", "),
-        row_sql::key_is(table, values.len() + 1)
-    );
-    let params: Vec<Value<'_>> = values
-        .iter()
-        .map(|(_, v)| *v)
-        .chain(key.iter().copied())
-        .collect();
-    let done = execute(conn, &sql, &params)
-        .doing_with(|| format!("give a row of table \"{}\" its value back", table.name))?;
-    Ok(done > 0)
-}
-
 /// Takes out the rows without a key (NULL in it) that collide with a row on an index, and returns them in the order of the columns here. They are on no
 /// other node's account: nothing is pending of them, and nothing but the index they stand in matters.
 ///
@@ -280,10 +217,11 @@ pub fn try_update(
 /// SQLite's.
 pub fn take_keyless(
     conn: &Connection,
-    table: &Table,
+    plan: &Plan,
     index: &UniqueIndex,
     terms: &[OwnedValue],
 ) -> Result<Vec<Vec<OwnedValue>>, SqliteError> {
+    let table = &plan.table.table;
     let TableKey::Columns(columns) = &table.key else {
         return Ok(Vec::new());
     };
@@ -320,9 +258,8 @@ pub fn take_keyless(
         .and_then(Iterator::collect)
         .doing_with(doing)?;
     if !out.is_empty() {
-        conn.prepare_cached(&format!("DELETE {condition}"))
-            .and_then(|mut s| s.execute(rusqlite::params_from_iter(terms)))
-            .doing_with(doing)?;
+        let terms: Vec<Value<'_>> = terms.iter().map(OwnedValue::as_value).collect();
+        write::delete_where(conn, plan, &condition, &terms).doing_with(doing)?;
     }
     Ok(out)
 }

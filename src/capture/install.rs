@@ -5,107 +5,44 @@
 //! is installed are taken to be equal on all nodes. In the database of a cluster any other rows that were written without capture make their table
 //! one that is not certain ([`unsure`]), which is then compared with the fold; elsewhere a table that appears later has all its rows logged.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::Connection;
-use xxhash_rust::xxh3::Xxh3;
 
+use super::captured::{Captured, CapturedTable, FormerValues, describe};
+use super::carry_over::Change;
+use super::formerly::{Formerly, names_in, renamed_columns};
 use super::known::{
-    KnownTable, StoredObject, bears_trigger, has_lost_triggers, newest_app_trigger, purposes,
-    read_known, read_objects, write_known,
+    Borne, KnownTable, StoredObject, has_known, newest_app_trigger, purposes, read_known,
+    read_objects, write_known,
 };
 use super::{layout, renames, triggers};
+use crate::change::operation::ChangeKind;
 use crate::change::table::Table;
 use crate::planted::planted;
 use crate::sqlite::error::{Doing, SqliteError};
-use crate::sqlite::ident::{quote, quote_list};
-use crate::sqlite::introspect::{OWN_PREFIX, Schema, read_schema};
+use crate::sqlite::ident::quote;
+use crate::sqlite::introspect::{Schema, read_schema};
 use crate::state::node;
 use crate::state::unsure::{self, Reason};
 
-/// A table whose changes are captured.
-#[derive(Debug, Clone)]
-pub struct CapturedTable {
-    /// The table.
-    pub table: Table,
-    /// The generation of its triggers: rows logged by an older one travel whole.
-    pub generation: i64,
-    /// Its change log, quoted.
-    pub log: String,
-    /// Its notes, quoted, if it has UNIQUE indexes.
-    pub notes: Option<String>,
-    /// Its former UNIQUE values, if they are kept.
-    pub former: Option<FormerValues>,
-}
-
-/// Where the UNIQUE values are that rows had before the app changed them: by the id of the change.
-#[derive(Debug, Clone)]
-pub struct FormerValues {
-    /// The table, quoted.
-    pub table: String,
-    /// Positions of the columns that are kept.
-    pub columns: Vec<usize>,
-    /// Reads them, by a change's id.
-    pub select: String,
-}
-
-impl FormerValues {
-    fn of(table: &Table) -> Option<Self> {
-        let columns = triggers::former_columns(table);
-        let names: Vec<String> = columns
+/// Tables that were captured here, are in the schema no more, and were not renamed: by all names that they had.
+fn dropped(known: &HashMap<String, KnownTable>, schema: &Schema) -> BTreeSet<String> {
+    let is_here = |name: &str| {
+        schema
+            .tables
             .iter()
-            .filter_map(|c| table.columns.get(*c))
-            .map(|c| quote(&layout::key_column(&c.name)))
-            .collect();
-        let kept = quote(&layout::former_values(&table.name));
-        (!columns.is_empty()).then(|| Self {
-            select: format!("SELECT {} FROM {kept} WHERE id = ?1", names.join(", ")),
-            table: kept,
-            columns,
-        })
-    }
-}
-
-/// What is captured.
-#[derive(Debug, Clone, Default)]
-pub struct Captured {
-    /// SQLite's schema version after the installation.
-    pub schema_version: i64,
-    /// The captured tables.
-    pub tables: Vec<CapturedTable>,
-    /// What the operator should know.
-    pub warnings: Vec<String>,
-    /// Tables that are not captured, with the reason.
-    pub refused: Vec<(String, String)>,
-    /// Whether anything had to be made or dropped.
-    pub changed: bool,
-}
-
-impl Captured {
-    /// A hash of what replication knows of the schema: equal on nodes whose tables, columns, keys and UNIQUE indexes are.
-    #[must_use]
-    pub fn schema_hash(&self) -> String {
-        let mut hash = Xxh3::new();
-        for t in &self.tables {
-            let columns = describe(t.table.columns.iter().map(|c| c.name.as_str()));
-            let line = format!(
-                "{}({columns}) key({}) unique({})\n",
-                quote(&t.table.name),
-                describe(t.table.key_names()),
-                t.table.unique_definitions().join("; ")
-            );
-            hash.update(line.as_bytes());
-        }
-        format!("{:016x}", hash.digest())
-    }
-
-    /// The captured table of this name.
-    #[must_use]
-    pub fn table(&self, name: &str) -> Option<&CapturedTable> {
-        self.tables
-            .iter()
-            .find(|t| t.table.name.eq_ignore_ascii_case(name))
-    }
+            .map(|t| &t.name)
+            .chain(schema.refused.iter().map(|(t, _)| t))
+            .any(|t| t.eq_ignore_ascii_case(name))
+    };
+    known
+        .iter()
+        .filter(|(name, _)| !is_here(name))
+        .flat_map(|(name, known)| std::iter::once(name.as_str()).chain(known.formerly.tables()))
+        .filter(|name| !is_here(name))
+        .map(str::to_ascii_lowercase)
+        .collect()
 }
 
 /// Which tables are wanted.
@@ -117,6 +54,14 @@ pub type TableFilter<'a> = &'a dyn Fn(&str) -> bool;
 /// SQLite's.
 pub fn describe_only(conn: &Connection, wanted: TableFilter<'_>) -> Result<Captured, SqliteError> {
     let schema = read_schema(conn)?;
+    // Of a time when it published.
+    let known = if has_known(conn)? {
+        read_known(conn)?
+    } else {
+        HashMap::new()
+    };
+    let dropped = dropped(&known, &schema);
+    let (refused, warnings) = schema.concerns(wanted);
     let tables = schema
         .tables
         .into_iter()
@@ -126,16 +71,73 @@ pub fn describe_only(conn: &Connection, wanted: TableFilter<'_>) -> Result<Captu
             log: String::new(),
             notes: None,
             former: None,
+            formerly: known
+                .get(&table.name.to_ascii_lowercase())
+                .map(|k| k.formerly.clone())
+                .unwrap_or_default(),
+            fires: Vec::new(),
+            turn: 0,
             table,
         })
         .collect();
     Ok(Captured {
         schema_version: crate::sqlite::connection::schema_version(conn)?,
         tables,
-        warnings: schema.warnings,
-        refused: schema.refused,
-        changed: false,
+        warnings,
+        refused,
+        dropped,
+        virtual_tables: schema.virtual_tables,
+        ..Captured::default()
     })
+}
+
+/// Of each table, whether its capture is as it should be, and how many changes are pending in its change log; `None` where it has none.
+///
+/// # Errors
+/// SQLite's.
+pub fn look_at<'t>(
+    conn: &Connection,
+    tables: impl IntoIterator<Item = &'t Table>,
+) -> Result<Vec<Option<(bool, u64)>>, SqliteError> {
+    let there = read_objects(conn)?;
+    // Of a database that was never replicated nothing is known.
+    let known = if has_known(conn)? {
+        read_known(conn)?
+    } else {
+        HashMap::new()
+    };
+    let tables = tables.into_iter();
+    tables
+        .map(|table| look_at_one(conn, table, &there, &known))
+        .collect()
+}
+
+fn look_at_one(
+    conn: &Connection,
+    table: &Table,
+    there: &HashMap<String, StoredObject>,
+    known: &HashMap<String, KnownTable>,
+) -> Result<Option<(bool, u64)>, SqliteError> {
+    if !there.contains_key(&layout::change_log(&table.name).to_ascii_lowercase()) {
+        return Ok(None);
+    }
+    let generation = known
+        .get(&table.name.to_ascii_lowercase())
+        .map_or(0, |k| k.generation);
+    let current = triggers::triggers(table, generation).iter().all(|o| {
+        there
+            .get(&o.name.to_ascii_lowercase())
+            .is_some_and(|t| t.sql == o.sql)
+    });
+    let pending = format!(
+        "SELECT count(*) FROM {} WHERE type <> {}",
+        quote(&layout::change_log(&table.name)),
+        ChangeKind::Done.code()
+    );
+    let pending: i64 = conn
+        .query_row(&pending, [], |r| r.get(0))
+        .doing_with(|| format!("count the pending changes of table \"{}\"", table.name))?;
+    Ok(Some((current, pending.cast_unsigned())))
 }
 
 /// Makes capture current. Call it inside a write transaction, after the state tables exist. `first`: nothing was ever captured here.
@@ -148,20 +150,37 @@ pub fn refresh(
     first: bool,
 ) -> Result<Captured, SqliteError> {
     let schema: Schema = read_schema(conn)?;
-    let tables: Vec<Table> = schema
+    let (refused, mut warnings) = schema.concerns(wanted);
+    let taken: BTreeSet<String> = schema
         .tables
-        .into_iter()
-        .filter(|t| wanted(&t.name))
+        .iter()
+        .map(|t| &t.name)
+        .chain(schema.refused.iter().map(|(t, _)| t))
+        .map(|t| t.to_ascii_lowercase())
         .collect();
+    let (tables, left_out): (Vec<Table>, Vec<Table>) =
+        schema.tables.iter().cloned().partition(|t| wanted(&t.name));
+    let known_before = read_known(conn)?;
     let bare = read_objects(conn)?;
-    let mut warnings = schema.warnings;
-    warnings.append(&mut renames::follow(conn, &tables)?);
+    let renamed_tables = renames::follow(conn, &tables)?;
+    warnings.extend(renamed_tables.iter().map(|(before, now)| {
+        format!("table \"{before}\" is now called \"{now}\": what was pending of it is sent under the new name")
+    }));
     let known = read_known(conn)?;
     let there = read_objects(conn)?;
     let of_a_cluster = node::cluster(conn)?.is_some();
+    // Tables that were renamed just now: their triggers still have these names.
+    let followed: Vec<&str> = known_before
+        .keys()
+        .filter(|name| !known.contains_key(*name))
+        .map(String::as_str)
+        .collect();
     let mut out = Captured {
         warnings,
-        refused: schema.refused,
+        dropped: dropped(&known, &schema),
+        refused,
+        virtual_tables: schema.virtual_tables,
+        renamed: renamed_tables,
         ..Captured::default()
     };
     let mut desired: Vec<(triggers::Object, bool)> = Vec::new();
@@ -171,21 +190,48 @@ pub fn refresh(
         let key = describe(table.key_names());
         let before = known.get(&table.name.to_ascii_lowercase());
         let generation = match before {
-            Some(k) if k.columns == columns && k.key == key => k.generation,
+            // What older triggers logged as cells may be of columns under a UNIQUE index by now, which travel whole.
+            Some(k)
+                if k.columns == columns
+                    && k.key == key
+                    && !k.formerly.has_other_uniques(&table.unique_definitions()) =>
+            {
+                k.generation
+            }
             Some(k) => k.generation + 1,
             None => 1,
         };
         let ours = triggers::triggers(table, generation);
+        let columns_before = before.map_or_else(Vec::new, |k| names_in(&k.columns));
+        let borne = Borne {
+            there: &bare,
+            table,
+            followed: &followed,
+        };
+        let renamed = renamed_columns(&borne);
+        let made_anew = before.is_some_and(|b| b.key != key) && !borne.bears_any();
+        let mut formerly = before
+            .map_or_else(Formerly::default, |k| k.formerly.clone())
+            .after(
+                table,
+                &columns_before,
+                &before.map_or_else(Vec::new, |k| names_in(&k.key)),
+                renamed.as_deref(),
+                made_anew,
+            );
+        // A name that another table has now means that one.
+        formerly.forget_tables(|name| taken.contains(&name.to_ascii_lowercase()));
         let now = KnownTable {
             generation,
             columns,
             key,
             triggers: purposes(table, &ours),
+            formerly,
         };
         let log_there = there.contains_key(&layout::change_log(&table.name).to_ascii_lowercase());
-        let lost = before.is_some_and(|b| has_lost_triggers(&bare, table, b));
-        let rekeyed =
-            before.is_some_and(|b| b.key != now.key) && log_there && !bears_trigger(&bare, table);
+        let included = before.is_some_and(KnownTable::was_left_out);
+        let lost = !included && before.is_some_and(|b| borne.has_lost(b));
+        let rekeyed = made_anew && log_there;
         let gap = lost || (before.is_none() && first && of_a_cluster);
         if gap && !rekeyed {
             unsure::mark(conn, &table.name, Reason::Gap)?;
@@ -196,7 +242,26 @@ pub fn refresh(
                 table.name
             ));
         }
-        if rekeyed {
+        if rekeyed || !log_there {
+            out.new_logs.push(table.name.clone());
+        }
+        if included {
+            out.warnings.push(if of_a_cluster {
+                unsure::mark(conn, &table.name, Reason::Included)?;
+                format!(
+                    "table \"{}\" was left out until now: it becomes what the cluster has, and rows that only this node has are published",
+                    table.name
+                )
+            } else {
+                format!(
+                    "table \"{}\" was left out until now: its rows are taken to be equal on all nodes; run harmonylite verify",
+                    table.name
+                )
+            });
+            if rekeyed {
+                drop_log(conn, table, &there)?;
+            }
+        } else if rekeyed {
             // Key values of the old log cannot be read as the new key's: log every row anew, whole.
             out.warnings.push(format!(
                 "table \"{}\" has a new primary key: all its rows are sent again",
@@ -215,11 +280,29 @@ pub fn refresh(
             && !planted!(NotSentAgain)
             && !planted!(GenerationForgotten)
         {
-            fill.push(triggers::log_pending_again(table, generation));
+            let change = Change {
+                table,
+                before: &columns_before,
+                now: renamed.as_deref(),
+                aged: before.map_or(0, |b| b.generation),
+                generation,
+            };
+            fill.extend(change.sql());
+        }
+        let back = before.map_or_else(Vec::new, |b| b.formerly.dropped_and_back(table));
+        if of_a_cluster && !gap && !rekeyed && !back.is_empty() {
+            // What others wrote to it meanwhile was passed over here.
+            unsure::mark(conn, &table.name, Reason::Included)?;
+            out.warnings.push(format!(
+                "column {} of table \"{}\" was dropped here and is back: the table becomes what the cluster has",
+                describe(back.into_iter()),
+                table.name
+            ));
         }
         if before != Some(&now) {
             write_known(conn, &table.name, &now)?;
         }
+        let formerly = now.formerly;
         desired.extend(triggers::tables(table).into_iter().map(|o| (o, false)));
         // Newer triggers fire first: when the app has made one since, ours are made anew.
         let oldest_of_ours = ours
@@ -235,9 +318,18 @@ pub fn refresh(
             generation,
             log: quote(&layout::change_log(&table.name)),
             former: FormerValues::of(table),
+            fires: Vec::new(),
+            turn: 0,
             notes: (!table.uniques.is_empty()).then(|| quote(&layout::notes(&table.name))),
+            formerly,
             table: table.clone(),
         });
+    }
+    for table in &left_out {
+        let before = known.get(&table.name.to_ascii_lowercase());
+        if !before.is_some_and(KnownTable::was_left_out) {
+            write_known(conn, &table.name, &KnownTable::left_out(before))?;
+        }
     }
     for gone in unsure::read(conn)?
         .iter()
@@ -265,10 +357,10 @@ fn mend(conn: &Connection, desired: &[(triggers::Object, bool)]) -> Result<bool,
         .collect();
     let mut changed = false;
     for (name, object) in &there {
-        if !object.ours || is_state_table(name) {
+        if !object.ours {
             continue;
         }
-        // A change log without a table stays: its rows may still have to be sent, or the table may be back in a moment. Reconciliation tidies it.
+        // Tables of the state stay. A change log without a table too: its rows may still have to be sent, or the table may be back in a moment. Reconciliation tidies it.
         // Former values are an aid only, and must fit the triggers.
         let stays = object.kind == "table" && !name.ends_with(layout::FORMER_VALUES);
         let keep = wanted.get(name).is_some_and(|(o, renew)| {
@@ -331,26 +423,6 @@ fn drop_log(
         }
     }
     Ok(())
-}
-
-/// A name list in a form that tells `a,b` from `"a,b"`.
-fn describe<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    quote_list(names)
-}
-
-fn is_state_table(lower_name: &str) -> bool {
-    [
-        "node",
-        "publishers",
-        "covered",
-        "tables",
-        "conflicts",
-        "dead_letters",
-        "skips",
-        "unsure",
-    ]
-    .iter()
-    .any(|t| lower_name == format!("{OWN_PREFIX}{t}"))
 }
 
 fn has_rows(conn: &Connection, table: &Table) -> Result<bool, SqliteError> {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::Connection;
 
+use super::formerly::Formerly;
 use super::{layout, triggers};
 use crate::change::table::Table;
 use crate::sqlite::error::{Doing, SqliteError};
@@ -12,10 +13,31 @@ use crate::sqlite::introspect::OWN_PREFIX;
 #[derive(Debug, PartialEq, Eq, Clone)]
 pub(super) struct KnownTable {
     pub generation: i64,
+    /// Empty: the configuration leaves the table out.
     pub columns: String,
     pub key: String,
     /// What its triggers are for, joined by commas; empty where a former version has not noted it.
     pub triggers: String,
+    /// What its columns and the table itself were called before.
+    pub formerly: Formerly,
+}
+
+impl KnownTable {
+    /// Whether the configuration has left it out until now.
+    pub fn was_left_out(&self) -> bool {
+        self.columns.is_empty()
+    }
+
+    /// The same table, left out: its generation stays, for there may be rows in its change log.
+    pub fn left_out(before: Option<&Self>) -> Self {
+        Self {
+            generation: before.map_or(0, |b| b.generation),
+            columns: String::new(),
+            key: before.map_or_else(String::new, |b| b.key.clone()),
+            triggers: String::new(),
+            formerly: before.map_or_else(Formerly::default, |b| b.formerly.clone()),
+        }
+    }
 }
 
 pub(super) struct StoredObject {
@@ -63,34 +85,45 @@ pub(super) fn purposes(table: &Table, triggers: &[triggers::Object]) -> String {
     words.join(",")
 }
 
-/// Whether a trigger that the table was given is not on it any more, under whatever name it was captured.
-pub(super) fn has_lost_triggers(
-    there: &HashMap<String, StoredObject>,
-    table: &Table,
-    known: &KnownTable,
-) -> bool {
-    if known.triggers.is_empty() {
-        return !bears_trigger(there, table);
-    }
-    known.triggers.split(',').any(|purpose| {
-        let ending = format!("_{purpose}");
-        !there.values().any(|o| {
-            o.ours
-                && o.kind == "trigger"
-                && o.on.eq_ignore_ascii_case(&table.name)
-                && o.name.ends_with(&ending)
-        })
-    })
+/// The triggers of ours on a table, as it was found.
+///
+/// Another table that was renamed to this one's name still bears its own: what they log is not this table's.
+pub(super) struct Borne<'a> {
+    pub there: &'a HashMap<String, StoredObject>,
+    pub table: &'a Table,
+    /// Tables whose renaming was just followed, by the names that their triggers have.
+    pub followed: &'a [&'a str],
 }
 
-/// Whether the table bears an insert trigger of ours, under whatever name it was captured.
-pub(super) fn bears_trigger(there: &HashMap<String, StoredObject>, table: &Table) -> bool {
-    there.values().any(|o| {
-        o.ours
-            && o.kind == "trigger"
-            && o.name.ends_with("_insert")
-            && o.on.eq_ignore_ascii_case(&table.name)
-    })
+impl<'a> Borne<'a> {
+    /// Its trigger for this.
+    pub fn trigger(&self, purpose: &str) -> Option<&'a StoredObject> {
+        self.followed
+            .iter()
+            .copied()
+            .chain(std::iter::once(self.table.name.as_str()))
+            .filter_map(|name| {
+                let trigger = layout::trigger(name, purpose).to_ascii_lowercase();
+                self.there.get(&trigger)
+            })
+            .find(|o| o.kind == "trigger" && o.on.eq_ignore_ascii_case(&self.table.name))
+    }
+
+    /// Whether there is any: the one for inserts always is.
+    pub fn bears_any(&self) -> bool {
+        self.trigger("insert").is_some()
+    }
+
+    /// Whether one that the table was given is not on it any more.
+    pub fn has_lost(&self, known: &KnownTable) -> bool {
+        if known.triggers.is_empty() {
+            return !self.bears_any();
+        }
+        known
+            .triggers
+            .split(',')
+            .any(|purpose| self.trigger(purpose).is_none())
+    }
 }
 
 pub(super) fn newest_app_trigger(
@@ -104,6 +137,16 @@ pub(super) fn newest_app_trigger(
         .max()
 }
 
+/// Whether there is any state of ours: a database that was never replicated can be looked at, too.
+pub(super) fn has_known(conn: &Connection) -> Result<bool, SqliteError> {
+    conn.query_row(
+        "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = '__harmonylite__tables')",
+        [],
+        |r| r.get(0),
+    )
+    .doing("look for the captured tables")
+}
+
 pub(super) fn read_known(conn: &Connection) -> Result<HashMap<String, KnownTable>, SqliteError> {
     let mut stmt = conn
         .prepare_cached(
@@ -112,13 +155,20 @@ pub(super) fn read_known(conn: &Connection) -> Result<HashMap<String, KnownTable
         .doing("read the captured tables")?;
     stmt.query_map([], |r| {
         let name: String = r.get(0)?;
+        let columns: String = r.get(2)?;
+        // The last line, where there is one: names may hold line ends, JSON does not.
+        let (columns, formerly) = columns
+            .rsplit_once('\n')
+            .filter(|(_, last)| last.starts_with('{'))
+            .unwrap_or((&columns, ""));
         Ok((
             name.to_ascii_lowercase(),
             KnownTable {
                 generation: r.get(1)?,
-                columns: r.get(2)?,
+                columns: columns.to_owned(),
                 key: r.get(3)?,
                 triggers: r.get(4)?,
+                formerly: Formerly::read(formerly),
             },
         ))
     })
@@ -134,8 +184,79 @@ pub(super) fn write_known(
     conn.execute(
         "INSERT INTO __harmonylite__tables(table_name, generation, columns, key, triggers) VALUES(?1, ?2, ?3, ?4, ?5)
          ON CONFLICT(table_name) DO UPDATE SET generation = excluded.generation, columns = excluded.columns, key = excluded.key, triggers = excluded.triggers",
-        rusqlite::params![table, known.generation, known.columns, known.key, known.triggers],
+        rusqlite::params![
+            table,
+            known.generation,
+            format!("{}\n{}", known.columns, known.formerly.stored()),
+            known.key,
+            known.triggers
+        ],
     )
     .doing("write the captured tables")?;
     Ok(())
+}
+
+/// A table that was renamed remembers what it was called.
+pub(super) fn note_former_name(
+    conn: &Connection,
+    table: &str,
+    before: &str,
+) -> Result<(), SqliteError> {
+    if let Some(known) = read_known(conn)?.get_mut(&table.to_ascii_lowercase()) {
+        known.formerly.note_table(before);
+        write_known(conn, table, known)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::install;
+    use crate::state::unsure::{self, Reason};
+
+    fn marks(conn: &Connection) -> Vec<(String, Reason)> {
+        let marks = unsure::read(conn).unwrap();
+        marks.into_iter().map(|u| (u.table, u.reason)).collect()
+    }
+
+    fn captured() -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        crate::state::ddl::migrate(&conn).unwrap();
+        conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); CREATE TABLE t_new(id INTEGER PRIMARY KEY, a2, b);")
+            .unwrap();
+        install::refresh(&conn, &|_| true, true).unwrap();
+        conn
+    }
+
+    #[test]
+    fn the_triggers_of_a_table_that_takes_the_place_of_another_are_not_that_others() {
+        for sql in [
+            "ALTER TABLE t RENAME TO t_old; ALTER TABLE t_new RENAME TO t",
+            "DROP TABLE t; ALTER TABLE t_new RENAME TO t",
+        ] {
+            let conn = captured();
+            conn.execute_batch(sql).unwrap();
+            conn.execute_batch("INSERT INTO t VALUES(1, 2, 3)").unwrap();
+            let now = install::refresh(&conn, &|_| true, false).unwrap();
+            assert_eq!(marks(&conn), [("t".to_owned(), Reason::Gap)], "{sql}");
+            let formerly = &now.table("t").unwrap().formerly;
+            assert_eq!(
+                formerly.column("a"),
+                None,
+                "nothing tells what became of it"
+            );
+        }
+    }
+
+    #[test]
+    fn a_table_that_was_renamed_has_kept_its_triggers() {
+        let conn = captured();
+        conn.execute_batch("ALTER TABLE t RENAME TO u; ALTER TABLE u RENAME COLUMN a TO c; INSERT INTO u VALUES(1, 2, 3)")
+            .unwrap();
+        let now = install::refresh(&conn, &|_| true, false).unwrap();
+        assert_eq!(marks(&conn), []);
+        let formerly = &now.table("u").unwrap().formerly;
+        assert_eq!(formerly.column("a"), Some(Some("c")));
+    }
 }

@@ -10,13 +10,10 @@ pub const GLOBAL_VIEW_ALIAS: &str = "__harmonylite___change_log_global";
 /// The change log of a table.
 #[must_use]
 pub fn change_log(table: &str) -> String {
-    let name = format!("{OWN_PREFIX}{table}_change_log");
-    // A table called "_global" would have the view's name.
-    if name.eq_ignore_ascii_case(GLOBAL_VIEW) {
-        format!("{OWN_PREFIX}{table}~_change_log")
-    } else {
-        name
-    }
+    // A table called "_global" would have the view's name; with the mark, "_global~" would have that of its log, and so on.
+    let marked = table.trim_end_matches('~').eq_ignore_ascii_case("_global");
+    let mark = if marked { "~" } else { "" };
+    format!("{OWN_PREFIX}{table}{mark}_change_log")
 }
 
 /// The notes of rows that a REPLACE may be about to remove. No trigger's name ends like it, whatever the table is called.

@@ -3,6 +3,11 @@
 //! Invariants: the app notices nothing but the cost of one slim row per changed row; what its SQLite must parse is plain
 //! enough for version 3.35; every object of ours begins with `__harmonylite__`; removing capture leaves the app's schema as it was.
 
+pub mod app_triggers;
+mod captured;
+mod carry_over;
+mod droppable;
+pub mod formerly;
 pub mod install;
 mod known;
 pub mod layout;
@@ -11,4 +16,4 @@ pub mod renames;
 pub mod triggers;
 pub mod unique_sql;
 
-pub use install::{Captured, CapturedTable, FormerValues};
+pub use captured::{Captured, CapturedTable, FormerValues};

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use rusqlite::Connection;
 
+use super::known::note_former_name;
 use super::layout;
 use crate::change::table::Table;
 use crate::sqlite::error::{Doing, SqliteError};
@@ -15,11 +16,11 @@ use crate::sqlite::ident::quote;
 use crate::sqlite::introspect::OWN_PREFIX;
 use crate::state::unsure;
 
-/// Renames change logs after their tables and key columns. Returns a sentence for each.
+/// Renames change logs after their tables and key columns. Returns which tables were renamed, from what to what.
 ///
 /// # Errors
 /// SQLite's.
-pub fn follow(conn: &Connection, tables: &[Table]) -> Result<Vec<String>, SqliteError> {
+pub fn follow(conn: &Connection, tables: &[Table]) -> Result<Vec<(String, String)>, SqliteError> {
     let mut out = Vec::new();
     let mut free = false;
     // Asked for all before anything is touched, since making way drops the triggers that tell.
@@ -43,8 +44,9 @@ pub fn follow(conn: &Connection, tables: &[Table]) -> Result<Vec<String>, Sqlite
             }
             conn.execute("UPDATE OR REPLACE __harmonylite__tables SET table_name = ?1 WHERE table_name = ?2 COLLATE NOCASE", [&table.name, &before])
                 .doing("note the new name of a table")?;
+            note_former_name(conn, &table.name, &before)?;
             unsure::rename(conn, &before, &table.name)?;
-            out.push(format!("table \"{before}\" is now called \"{}\": what was pending of it is sent under the new name", table.name));
+            out.push((before, table.name.clone()));
         }
         let wanted: Vec<String> = table
             .key_names()

@@ -7,8 +7,10 @@
 //! - an update that touches a UNIQUE index is a whole row: only such a write can remove another row, and what it carries must
 //!   not depend on columns that somebody else changes meanwhile;
 //! - the UNIQUE values that such an update changes are kept, so that a row that must yield them to another node's can have its former ones back;
-//! - rows that REPLACE removes, for which SQLite fires no delete trigger, are noted before and logged after, if they are gone.
+//! - rows that REPLACE removes, for which SQLite fires no delete trigger, are noted before and logged after, if they are gone;
+//! - a column that the app may drop is named only where its absence is no error, since SQLite refuses to drop what a trigger cannot do without.
 
+use super::droppable::{Kind, in_key, survives_drop};
 use super::layout;
 use super::unique_sql::collides_with_new;
 use crate::change::operation::ChangeKind;
@@ -19,6 +21,20 @@ use crate::sqlite::ident::{quote, text};
 /// Notes that are kept at most. A note is needed only until the statement that made it has changed its row; an upsert or an `OR IGNORE` leaves
 /// its note behind. More than one statement's notes matter only when a trigger of the app writes to the same table in between.
 const NOTES_KEPT: usize = 16;
+
+/// What the rows that are in the table are called beside `NEW` and `OLD`, and how they get that name in a FROM clause: it is the table's own, but for a table that
+/// is itself called so and would hide the trigger's row.
+fn here(table: &Table) -> (String, String) {
+    let on = quote(&table.name);
+    let hides = ["new", "old"]
+        .iter()
+        .any(|name| table.name.eq_ignore_ascii_case(name));
+    if hides {
+        ("here".to_owned(), format!("{on} AS here"))
+    } else {
+        (on.clone(), on)
+    }
+}
 
 /// A statement that creates an object of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,10 +131,14 @@ fn keep_former(table: &Table) -> String {
     let kept = quote(&layout::former_values(&table.name));
     let log = quote(&layout::change_log(&table.name));
     // A constraint that fails here would fail the app's statement. Ids never come twice; if one did, OR REPLACE would pass over it.
+    let values: Vec<String> = former_names(table, "OLD")
+        .iter()
+        .map(|value| survives_drop(table, value, Kind::Value))
+        .collect();
     format!(
         "INSERT OR REPLACE INTO {kept}(id, {}) VALUES((SELECT max(id) FROM {log}), {});",
         former_names(table, "").join(", "),
-        former_names(table, "OLD").join(", "),
+        values.join(", "),
     )
 }
 
@@ -190,8 +210,8 @@ pub fn triggers(table: &Table, generation: i64) -> Vec<Object> {
         out.push(make(
             "update_former",
             format!(
-                "AFTER UPDATE OF {of} ON {on} WHEN {same_key} AND ({})",
-                touched.join(" OR ")
+                "AFTER UPDATE OF {of} ON {on} WHEN {same_key} AND {}",
+                survives_drop(table, &format!("({})", touched.join(" OR ")), Kind::Number)
             ),
             keep_former(table),
         ));
@@ -294,29 +314,6 @@ pub fn log_all_rows(table: &Table, generation: i64) -> String {
     )
 }
 
-/// Logs once more, whole, every row that is there and has something pending. What is on its way was scanned with the columns of before: until its echo others' changes
-/// would be ignored that it does not override (of the new column, or where it carries cells of what counts as whole from now on). A later batch, which
-/// carries the row with all its columns, overrides them on every node alike.
-#[must_use]
-pub fn log_pending_again(table: &Table, generation: i64) -> String {
-    let log = quote(&layout::change_log(&table.name));
-    let (mut keys, mut same) = (Vec::new(), Vec::new());
-    for name in table.key_names() {
-        let logged = quote(&layout::key_column(name));
-        same.push(format!("t.{} IS l.{logged}", quote(name)));
-        keys.push(logged);
-    }
-    let keys = keys.join(", ");
-    format!(
-        "INSERT INTO {} SELECT {keys}, {}, 0, {generation}, {STAMP} FROM (SELECT DISTINCT {keys} FROM {log} AS l WHERE type <> {} AND EXISTS(SELECT 1 FROM {} AS t WHERE {}))",
-        log_columns(table),
-        ChangeKind::Rewritten.code(),
-        ChangeKind::Done.code(),
-        quote(&table.name),
-        same.join(" AND "),
-    )
-}
-
 /// Logs a change of one row as a trigger would. Parameters: the key.
 #[must_use]
 pub fn log_change(table: &Table, kind: ChangeKind, generation: i64) -> String {
@@ -341,9 +338,9 @@ fn log_one(table: &Table, kind: ChangeKind, mask: &str, generation: i64) -> Stri
 }
 
 /// 31 random bits: a positive number of at most four bytes, measured as cheap as none.
-const STAMP: &str = "random() & 2147483647";
+pub(super) const STAMP: &str = "random() & 2147483647";
 
-fn log_columns(table: &Table) -> String {
+pub(super) fn log_columns(table: &Table) -> String {
     let keys: Vec<String> = table
         .key_names()
         .iter()
@@ -379,7 +376,7 @@ fn log_displaced(table: &Table, generation: i64) -> String {
         .collect();
     let gone = format!(
         "NOT EXISTS(SELECT 1 FROM {} WHERE {})",
-        quote(&table.name),
+        here(table).1,
         note_matches_row(table)
     );
     format!(
@@ -393,7 +390,7 @@ fn log_displaced(table: &Table, generation: i64) -> String {
 /// Notes the rows that stand in the way of `NEW`.
 fn note_displaced(table: &Table, other_row: &str) -> String {
     let notes = quote(&layout::notes(&table.name));
-    let on = quote(&table.name);
+    let (row, from) = here(table);
     let noted: Vec<String> = table
         .key_names()
         .iter()
@@ -402,12 +399,12 @@ fn note_displaced(table: &Table, other_row: &str) -> String {
     let keys: Vec<String> = table
         .key_names()
         .iter()
-        .map(|k| format!("{on}.{}", quote(k)))
+        .map(|k| format!("{row}.{}", quote(k)))
         .collect();
     let mut out = String::new();
     for index in &table.uniques {
         out.push_str(&format!(
-            "INSERT INTO {notes}({}) SELECT {} FROM {on} WHERE {} AND {other_row} AND NOT EXISTS(SELECT 1 FROM {notes} WHERE {}); ",
+            "INSERT INTO {notes}({}) SELECT {} FROM {from} WHERE {} AND {other_row} AND NOT EXISTS(SELECT 1 FROM {notes} WHERE {}); ",
             noted.join(", "),
             keys.join(", "),
             collides_with_new(table, index),
@@ -421,11 +418,11 @@ fn note_displaced(table: &Table, other_row: &str) -> String {
 }
 
 fn note_matches_row(table: &Table) -> String {
-    let on = quote(&table.name);
     let notes = quote(&layout::notes(&table.name));
+    let row = here(table).0;
     conjunction(table, |k| {
         format!(
-            "{on}.{} = {notes}.{}",
+            "{row}.{} = {notes}.{}",
             quote(k),
             quote(&layout::key_column(k))
         )
@@ -439,9 +436,9 @@ fn note_is_of(row: &str, table: &Table) -> String {
 }
 
 fn row_is(row: &str, table: &Table) -> String {
-    let on = quote(&table.name);
+    let stored = here(table).0;
     conjunction(table, |k| {
-        format!("{on}.{} IS {row}.{}", quote(k), quote(k))
+        format!("{stored}.{} IS {row}.{}", quote(k), quote(k))
     })
 }
 
@@ -508,11 +505,12 @@ fn update_kind(table: &Table) -> String {
     if touched.is_empty() || planted!(UniqueAsCells) {
         ChangeKind::Cells.code().to_string()
     } else {
-        format!(
+        let kind = format!(
             "CASE WHEN {} THEN {whole} ELSE {} END",
             touched.join(" OR "),
             ChangeKind::Cells.code()
-        )
+        );
+        survives_drop(table, &kind, Kind::Number)
     }
 }
 
@@ -520,16 +518,12 @@ fn update_mask(table: &Table) -> String {
     if table.is_wide() {
         return "0".to_owned();
     }
-    let in_key = |i: usize| match &table.key {
-        TableKey::Columns(columns) => columns.iter().any(|(k, _)| *k == i),
-        TableKey::Rowid(_) => false,
-    };
     // `|` and `<<` bind alike in SQLite, so every term has its parentheses.
     let parts: Vec<String> = table
         .columns
         .iter()
         .enumerate()
-        .filter(|(i, _)| !in_key(*i))
+        .filter(|(i, _)| !in_key(table, *i))
         .map(|(i, c)| {
             if i == 0 {
                 changed(c)
@@ -541,6 +535,6 @@ fn update_mask(table: &Table) -> String {
     if parts.is_empty() {
         "0".to_owned()
     } else {
-        parts.join(" | ")
+        survives_drop(table, &parts.join(" | "), Kind::Number)
     }
 }

@@ -1,8 +1,9 @@
 //! The condition under which a row stands in the way of a new one on a UNIQUE index, as SQL text: for the triggers, where the new
 //! row is `NEW`, and for the fold, where its terms are parameters.
 
+use super::droppable::{Kind, survives_drop};
 use crate::change::table::{Column, Table, UniqueIndex};
-use crate::sqlite::ident::quote;
+use crate::sqlite::ident::{quote, text};
 
 /// Condition on the rows of `table` that collide with the trigger's `NEW` row on `index`.
 #[must_use]
@@ -14,12 +15,15 @@ pub fn collides_with_new(table: &Table, index: &UniqueIndex) -> String {
             // A generated column is a plain quoted name; anything else is an expression, which we evaluate over the new row by
             // giving it a FROM clause in which its column names mean that row's.
             None if term.sql.starts_with('"') => format!("NEW.{}", term.sql),
-            None => format!(
-                "(SELECT {} FROM (SELECT {}) AS {})",
-                term.sql,
-                new_row(table),
-                quote(&table.name)
-            ),
+            None => {
+                let of_new = format!(
+                    "(SELECT {} FROM (SELECT {}) AS {})",
+                    term.sql,
+                    new_row(table),
+                    quote(&table.name)
+                );
+                survives_drop(table, &of_new, Kind::Value)
+            }
         };
         parts.push(format!("{} = {new} COLLATE {}", term.sql, term.collation));
     }
@@ -49,9 +53,37 @@ pub fn collides_with_terms(index: &UniqueIndex) -> String {
 fn new_value(column: &Column) -> String {
     let name = quote(&column.name);
     match &column.default {
-        Some(default) if column.not_null => format!("coalesce(NEW.{name}, {default})"),
+        Some(default) if column.not_null => {
+            format!("coalesce(NEW.{name}, {})", default_value(default))
+        }
         _ => format!("NEW.{name}"),
     }
+}
+
+/// The text of a DEFAULT clause as an expression that means the same elsewhere: a name there is a string.
+pub(super) fn default_value(default: &str) -> String {
+    const WORDS: [&str; 6] = [
+        "null",
+        "true",
+        "false",
+        "current_time",
+        "current_date",
+        "current_timestamp",
+    ];
+    let inner = match default.as_bytes() {
+        [b'"', .., b'"'] | [b'`', .., b'`'] | [b'[', .., b']'] => {
+            default.get(1..default.len() - 1).unwrap_or_default()
+        }
+        [first, ..]
+            if (first.is_ascii_alphabetic() || *first == b'_')
+                && default.chars().all(|c| c.is_alphanumeric() || c == '_')
+                && !WORDS.iter().any(|w| default.eq_ignore_ascii_case(w)) =>
+        {
+            default
+        }
+        _ => return format!("({default})"),
+    };
+    text(&inner.replace("\"\"", "\""))
 }
 
 fn new_row(table: &Table) -> String {

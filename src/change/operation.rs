@@ -56,6 +56,12 @@ impl ColumnMask {
         column < 64 && self.0 >> column & 1 == 1
     }
 
+    /// The set with the column at this position, which must be below 64.
+    #[must_use]
+    pub const fn with(self, column: usize) -> Self {
+        Self(self.0 | 1 << (column & 63))
+    }
+
     /// The columns of this set that are not in the other.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {

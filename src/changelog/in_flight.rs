@@ -159,11 +159,33 @@ impl InFlight {
         *self = Self::default();
     }
 
+    /// A table was renamed, and its change log with it: what it holds is on its way under the former name.
+    pub fn rename_table(&mut self, from: &str, to: &str) {
+        let (from, to) = (lower(from), lower(to).into_owned());
+        if let Some(id) = self.watermarks.remove(from.as_ref()) {
+            self.watermarks.insert(to.clone(), id);
+        }
+        if let Some(carried) = self.carried.remove(from.as_ref()) {
+            self.carried.insert(to.clone(), carried);
+        }
+        if let Some(ahead) = self.ahead.remove(from.as_ref()) {
+            self.ahead.insert(to.clone(), ahead);
+        }
+        for (table, _) in &mut self.forgotten {
+            if table.eq_ignore_ascii_case(&from) {
+                table.clone_from(&to);
+            }
+        }
+    }
+
     /// A table's change log was made anew, with ids from one.
     pub fn forget_table(&mut self, table: &str) {
         self.watermarks.remove(lower(table).as_ref());
         self.carried.remove(lower(table).as_ref());
         self.ahead.remove(lower(table).as_ref());
+        // The same ids are other changes from now on, which are still to be sent.
+        self.forgotten
+            .retain(|(t, _)| !t.eq_ignore_ascii_case(table));
     }
 }
 
@@ -196,6 +218,18 @@ mod tests {
         assert!(f.is_ahead("t", 9, 77));
         f.folded(Sequence(4));
         assert!(!f.is_ahead("t", 9, 77));
+    }
+
+    #[test]
+    fn what_is_forgotten_goes_with_its_log() {
+        let mut f = InFlight {
+            forgotten: vec![("T".to_owned(), 5), ("u".to_owned(), 7)],
+            ..InFlight::default()
+        };
+        f.rename_table("t", "P");
+        assert!(f.is_forgotten("p", 5) && !f.is_forgotten("t", 5));
+        f.forget_table("p");
+        assert_eq!(f.forgotten, [("u".to_owned(), 7)]);
     }
 
     #[test]

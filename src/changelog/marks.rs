@@ -58,7 +58,7 @@ impl Marks {
     }
 
     /// Forgets the tables of which nothing up to the mark is pending any more; whether none is left. A table that is not captured any more has
-    /// nothing that would ever be sent.
+    /// nothing that would ever be sent; one that was renamed has taken its change log along.
     ///
     /// # Errors
     /// SQLite's.
@@ -68,7 +68,7 @@ impl Marks {
         }
         let mut left = Vec::new();
         for (name, id) in std::mem::take(&mut self.0) {
-            let Some(table) = captured.table(&name).filter(|t| !t.log.is_empty()) else {
+            let Some(table) = captured.table_meant(&name).filter(|t| !t.log.is_empty()) else {
                 continue;
             };
             let sql = format!(
@@ -121,6 +121,7 @@ mod tests {
             publish: true,
             include: vec![],
             exclude: vec![],
+            fire_triggers: Some(Vec::new()),
         };
         let replica = Replica::open(path, &options, PATIENCE, &|| false).unwrap();
         (replica, app)
@@ -159,6 +160,22 @@ mod tests {
         app.execute_batch("CREATE TABLE v(id INTEGER PRIMARY KEY)")
             .unwrap();
         assert_eq!(Marks::now(&reader, captured).unwrap(), None);
+    }
+
+    #[test]
+    fn a_renamed_table_keeps_its_mark() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d.db");
+        let (mut replica, app) = replica(&path);
+        let reader = open_reader(&path).unwrap();
+        app.execute_batch("INSERT INTO t VALUES(1, 2)").unwrap();
+        let mut marks = Marks::now(&reader, replica.captured()).unwrap().unwrap();
+        app.execute_batch("ALTER TABLE t RENAME TO t2").unwrap();
+        assert!(replica.make_capture_current(PATIENCE, &|| false).unwrap());
+        assert!(!marks.clear(&reader, replica.captured()).unwrap());
+        let log = &replica.captured().table("t2").unwrap().log;
+        app.execute_batch(&format!("DELETE FROM {log}")).unwrap();
+        assert!(marks.clear(&reader, replica.captured()).unwrap());
     }
 
     #[test]

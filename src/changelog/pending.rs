@@ -128,6 +128,18 @@ impl TablePending {
         })
     }
 
+    /// Of the rows of which one of these columns is pending as a cell that no later whole row carries: the id of one change each.
+    #[must_use]
+    pub fn cells_alone(&self, columns: ColumnMask) -> Vec<i64> {
+        let alone = |entries: &SmallVec<[Entry; 1]>| {
+            let live = entries.iter().rev().filter(|e| e.id > self.done);
+            live.take_while(|e| !matches!(e.kind, ChangeKind::Whole | ChangeKind::Rewritten))
+                .find(|e| e.kind == ChangeKind::Cells && e.mask.0 & columns.0 != 0)
+                .map(|e| e.id)
+        };
+        self.keys.values().filter_map(alone).collect()
+    }
+
     /// The ids of the pending cell changes of a row, which are to be forgotten with it.
     #[must_use]
     pub fn cell_changes(&self, table: &CapturedTable, key: &[Value<'_>]) -> Vec<i64> {

@@ -3,18 +3,21 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use super::args::Command;
+use rusqlite::config::DbConfig;
+
 use super::exit::ExitCode;
+use crate::capture::app_triggers::{self, Surroundings};
+use crate::change::table::Table;
 use crate::config::Config;
 use crate::control::client::{self, ClientError};
 use crate::control::{Request, lock};
 use crate::engine::Fatal;
 use crate::journals::{JournalError, chosen_keys};
 use crate::replica::filter::TableFilter;
-use crate::sqlite::connection;
-use crate::sqlite::error::{Fault, SqliteError};
+use crate::sqlite::error::{Doing, Fault, SqliteError};
 use crate::sqlite::introspect::read_schema;
 use crate::sqlite::leftover::Leftover;
+use crate::sqlite::{concerns, connection};
 use crate::state::StateError;
 
 /// How long `-stop` and `-cleanup` wait for the daemon: more than it takes to publish what is pending.
@@ -37,9 +40,8 @@ pub fn check(config: &Config, notices: &[String]) -> String {
             "warning: {leftover}: the next start moves it aside\n"
         ));
     } else {
-        match warning_of(config) {
-            Ok(Some(warning)) => out.push_str(&format!("warning: {warning}\n")),
-            Ok(None) => {}
+        match database(config) {
+            Ok(said) => out.push_str(&said),
             Err(e) => out.push_str(&format!("warning: the database cannot be read: {e}\n")),
         }
     }
@@ -47,17 +49,37 @@ pub fn check(config: &Config, notices: &[String]) -> String {
     out
 }
 
-/// What the tables that are replicated deserve to be told.
-fn warning_of(config: &Config) -> Result<Option<String>, SqliteError> {
-    let conn = connection::open_reader(&config.db_path)?;
+/// What the start would say of the database: errors for tables that are not replicated, warnings for what works with a limit.
+fn database(config: &Config) -> Result<String, SqliteError> {
+    let (mut conn, wal) = connection::open_to_look(&config.db_path)?;
     let filter = TableFilter::new(&config.replication.include, &config.replication.exclude);
+    let wanted = |table: &str| filter.wants(&conn, table);
     let schema = read_schema(&conn)?;
-    Ok(chosen_keys(
-        schema
-            .tables
-            .iter()
-            .filter(|t| filter.wants(&conn, &t.name)),
-    ))
+    let mut out = String::new();
+    let (refused, mut warnings) = schema.concerns(&wanted);
+    for (table, reason) in refused {
+        out.push_str(&format!("error: {}\n", concerns::refusal(&table, &reason)));
+    }
+    warnings.append(&mut concerns::settings(&conn, wal)?);
+    let tables: Vec<&Table> = schema.tables.iter().filter(|t| wanted(&t.name)).collect();
+    warnings.extend(chosen_keys(tables.iter().copied()));
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)
+        .doing("switch the application's triggers off")?;
+    let mut triggers = app_triggers::make_copies(
+        &mut conn,
+        Surroundings {
+            replicated: &|name| tables.iter().any(|t| t.name.eq_ignore_ascii_case(name)),
+            virtual_tables: &schema.virtual_tables,
+            named: &config.replication.fire_triggers,
+            before: &[],
+        },
+    )?;
+    warnings.append(&mut triggers.warnings);
+    warnings.append(&mut concerns::null_keys(&mut conn, tables)?);
+    for warning in warnings {
+        out.push_str(&format!("warning: {warning}\n"));
+    }
+    Ok(out)
 }
 
 /// `-stop`: asks the daemon of this database to stop, and waits until it has.
@@ -86,46 +108,29 @@ pub fn cleanup(config: &Config) -> Option<Result<String, Fatal>> {
     )
 }
 
-/// A command whose feature is not built yet.
-///
-/// # Errors
-/// Always: the sentence that says so.
-pub fn not_built_yet(command: &Command) -> Result<String, Fatal> {
-    let name = match command {
-        Command::SchemaStatus => "-schema-status",
-        Command::SchemaStatusCluster => "-schema-status-cluster",
-        Command::Run
-        | Command::Check
-        | Command::Cleanup
-        | Command::SaveSnapshot
-        | Command::Stop
-        | Command::Version
-        | Command::Help(_)
-        | Command::Word(_) => "this command",
-    };
-    Err(Fatal::new(
-        ExitCode::Unavailable,
-        format!(
-            "{name} is not built yet in version {}",
-            env!("CARGO_PKG_VERSION")
-        ),
-    ))
-}
-
 /// Why a journal could not be read, with the code to exit with.
 pub(super) fn journal_fault(error: &JournalError) -> Fatal {
     let code = match error {
         JournalError::State(StateError::Newer { .. }) => ExitCode::DataError,
-        JournalError::Sqlite(e) | JournalError::State(StateError::Sqlite(e)) => match e.fault() {
-            Fault::Busy => ExitCode::TempFail,
-            Fault::Disk => ExitCode::Io,
-            Fault::ReadOnly => ExitCode::NoPermission,
-            Fault::Corrupt => ExitCode::DataError,
-            Fault::Unique | Fault::Schema | Fault::Other => ExitCode::Failed,
-        },
+        JournalError::Sqlite(e) | JournalError::State(StateError::Sqlite(e)) => code_of(e),
         _ => ExitCode::Failed,
     };
     Fatal::new(code, error)
+}
+
+/// Why the database could not be read, with the code to exit with.
+pub(super) fn sqlite_fault(error: &SqliteError) -> Fatal {
+    Fatal::new(code_of(error), error)
+}
+
+fn code_of(error: &SqliteError) -> ExitCode {
+    match error.fault() {
+        Fault::Busy => ExitCode::TempFail,
+        Fault::Disk => ExitCode::Io,
+        Fault::ReadOnly => ExitCode::NoPermission,
+        Fault::Corrupt => ExitCode::DataError,
+        Fault::Unique | Fault::Schema | Fault::Other => ExitCode::Failed,
+    }
 }
 
 /// Shows what is under way.

@@ -77,6 +77,14 @@ impl TableDefinition {
         }
     }
 
+    /// The key's columns by name; none: the rowid.
+    pub fn key_names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.key
+            .iter()
+            .filter_map(|&k| self.columns.get(usize::try_from(k).ok()?))
+            .map(String::as_str)
+    }
+
     /// How many values a key has.
     #[must_use]
     pub fn key_len(&self) -> usize {

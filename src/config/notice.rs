@@ -85,26 +85,15 @@ pub(super) fn notices(
 
 fn not_built(config: &Config, source: &Source, overrides: &Overrides) -> Vec<String> {
     let mut notices = Vec::new();
-    let keys = [
-        // Defaults say what the program does; another value would be expected to change something.
-        (
-            "scan_max_changes",
-            config.scan_max_changes != defaults::SCAN_MAX_CHANGES,
-            "reading the change log in steps of a set size (a scan is bounded by memory instead)",
-        ),
-        (
-            "replication.fire_triggers",
-            !config.replication.fire_triggers.is_empty(),
-            "firing triggers for other nodes' changes",
-        ),
-    ];
-    for (key, asks_for_it, feature) in keys {
-        if let (true, Some(line)) = (asks_for_it, source.line(key)) {
-            notices.push(format!(
-                "{}: checked but without effect, since {feature} is not built yet in this version",
-                with_lines(&[(key, line)])
-            ));
-        }
+    let key = "scan_max_changes";
+    // Its default says what the program does; another value would be expected to change something.
+    if config.scan_max_changes != defaults::SCAN_MAX_CHANGES
+        && let Some(line) = source.line(key)
+    {
+        notices.push(format!(
+            "{}: checked but without effect, since reading the change log in steps of a set size (a scan is bounded by memory instead) is not built yet in this version",
+            with_lines(&[(key, line)])
+        ));
     }
     if overrides.pprof.is_some() {
         notices.push(

@@ -470,6 +470,7 @@ impl ConsumeLoop {
         let (position, pending, letters, map) = {
             let mut replica = self.engine.replica();
             self.look_at_kept(&mut replica);
+            self.look_at_triggers(&replica);
             let position = replica.position().sequence;
             let map = SequenceMap {
                 version: sequence_map::VERSION,
@@ -522,6 +523,19 @@ impl ConsumeLoop {
             m.kept_batches.set(number(kept.batches()));
             self.engine.gate.set_keeps_all(kept.is_full());
         }
+    }
+
+    fn look_at_triggers(&self, replica: &Replica) {
+        let failing = replica.failing_triggers();
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let m = &self.engine.metrics;
+        m.app_triggers
+            .set(number(replica.captured().triggers.len()));
+        m.app_triggers_failing
+            .set(number(failing.as_ref().map_or(0, |(count, _)| *count)));
+        self.engine
+            .status
+            .set_triggers(failing.map(|(_, sentence)| sentence));
     }
 
     fn tidy(&mut self) {

@@ -7,9 +7,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use crate::changelog::marks::Marks;
 use crate::engine::Engine;
 use crate::peers::protocol::{Answer, Question};
+use crate::registry::audit::Running;
 use crate::replica::resend::{Resend, RowsOf};
 use crate::sqlite::connection;
 use crate::verify::Resender;
@@ -22,6 +26,20 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// An answer under way.
 type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// What the command line is told of this node's schema.
+pub fn schema(engine: &Engine) -> Running {
+    let view = engine.status.view();
+    Running {
+        hash: view.schema_hash,
+        previous_hash: view.schema_previous_hash,
+        waits_for: view.schema_paused,
+        waits_since: view
+            .schema_paused_since
+            .and_then(|at| OffsetDateTime::from(at).format(&Rfc3339).ok()),
+        paused: view.apply_paused,
+    }
+}
 
 /// The function that answers.
 pub fn answers(engine: &Arc<Engine>) -> impl Fn(Question) -> Answering + Send + Sync + 'static {

@@ -23,6 +23,7 @@ use crate::replica::left;
 use crate::runtime::Backoff;
 use crate::snapshot::catalog::Catalog;
 use crate::snapshot::take::{self, Own};
+use crate::snapshot::verified::Verified;
 use crate::store::{self, Progress};
 use crate::stream::{Broker, Kv, KvError};
 
@@ -283,6 +284,9 @@ async fn found(
         .await
         .map_err(fault)?;
     tracing::info!(snapshot = %manifest.file, bytes = manifest.size, "the cluster is founded");
+    let replicas = engine.config.replication_log.replicas;
+    let snapshots = broker.snapshots_bucket(replicas).await.map_err(fault)?;
+    Verified::add(&snapshots, &manifest).await.map_err(fault)?;
     Ok(())
 }
 

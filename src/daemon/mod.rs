@@ -38,6 +38,7 @@ use crate::http::status::Status;
 use crate::http::{HttpServers, PositionDesk};
 use crate::peers::serve;
 use crate::publish::run::PublishLoop;
+use crate::registry::announce;
 use crate::runtime::{Shutdown, notify, signals};
 use crate::snapshot::reconcile::Reconciler;
 use crate::telemetry::metrics::Metrics;
@@ -300,6 +301,7 @@ async fn run_session(
         session.snapshots.clone(),
     );
     let reconciling = tokio::spawn(reconciler.run());
+    let announcing = tokio::spawn(announce::run(Arc::clone(engine), session.broker.clone()));
     engine.status.set_nats_connected(true);
     notify::status("replicating");
     tracing::info!(position = %session.from.sequence, "replicating");
@@ -340,6 +342,8 @@ async fn run_session(
     }
     let _ = reconciling.await;
     answering.abort();
+    announcing.abort();
+    let _ = announcing.await;
     finished.request("end");
     ending::join(consuming).await;
     ending::join(counting).await;

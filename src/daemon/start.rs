@@ -71,11 +71,6 @@ pub async fn open_database(
                     database = %config.db_path.display(), node = config.node_id, tables = captured.tables.len(), position = %replica.position().sequence,
                     "capturing changes"
                 );
-                if !replica.is_wal().unwrap_or(true) {
-                    tracing::warn!(
-                        "the database is not in WAL mode: every change that comes in waits until no reader is active, and makes readers wait; PRAGMA journal_mode = WAL in the application mends that"
-                    );
-                }
                 return Ok(Some(replica));
             }
             Err(e) => e,
@@ -87,7 +82,8 @@ pub async fn open_database(
             return Ok(None);
         }
         if backoff.tries() == 0 {
-            tracing::warn!(error = %error, "waiting for the database");
+            let remedy = remedy(&error).unwrap_or_default();
+            tracing::warn!(error = %error, remedy, "waiting for the database");
         }
         status.failed(Component::Database, &error);
         shutdown.sleep(backoff.next_wait()).await;
@@ -113,21 +109,25 @@ fn hopeless(database: &Path, error: &ReplicaError) -> Option<Fatal> {
             Fault::Unique | Fault::Other => ExitCode::Failed,
         },
     };
-    let remedy = match error {
-        ReplicaError::Sqlite(e) | ReplicaError::State(StateError::Sqlite(e)) => e.remedy(),
-        ReplicaError::State(_)
-        | ReplicaError::Locked { .. }
-        | ReplicaError::Spool(_)
-        | ReplicaError::Kept { .. } => None,
-    };
     Some(Fatal::new(
         code,
         format!(
             "the database {}: {error}{}",
             database.display(),
-            remedy.map_or_else(String::new, |r| format!("; {r}"))
+            remedy(error).map_or_else(String::new, |r| format!("; {r}"))
         ),
     ))
+}
+
+/// What the operator can do about it, if anything.
+fn remedy(error: &ReplicaError) -> Option<&'static str> {
+    match error {
+        ReplicaError::Sqlite(e) | ReplicaError::State(StateError::Sqlite(e)) => e.remedy(),
+        ReplicaError::State(_)
+        | ReplicaError::Locked { .. }
+        | ReplicaError::Spool(_)
+        | ReplicaError::Kept { .. } => None,
+    }
 }
 
 /// Whether the change logs hold nothing that was not published.
@@ -164,7 +164,7 @@ pub fn look_at_sequence_map(config: &Config, replica: &Replica) -> Result<bool, 
 
 /// What former lives have left for people to look at, and what they are about to walk into.
 pub fn look_at_journals(engine: &Engine) {
-    let replica = engine.replica();
+    let mut replica = engine.replica();
     match replica.dead_letters() {
         Ok(0) => {}
         Ok(entries) => {
@@ -175,6 +175,10 @@ pub fn look_at_journals(engine: &Engine) {
             );
         }
         Err(e) => tracing::warn!(error = %e, "the dead-letter journal cannot be read"),
+    }
+    match replica.concerns() {
+        Ok(concerns) => concerns.iter().for_each(|c| tracing::warn!("{c}")),
+        Err(e) => tracing::warn!(error = %e, "the database could not be looked through"),
     }
     if let Some(warning) = chosen_keys(replica.captured().tables.iter().map(|t| &t.table)) {
         tracing::warn!("{warning}");
@@ -211,6 +215,7 @@ pub async fn control(
             result: Some(serde_json::json!({
                 "version": env!("CARGO_PKG_VERSION"), "node_id": node.to_string(), "pid": std::process::id(),
                 "nats_url": held.upgrade().and_then(|e| e.nats_url.get().cloned()),
+                "schema": held.upgrade().map(|e| super::answers::schema(&e)),
             })),
         })),
         Request::Stop => {

@@ -96,10 +96,14 @@ pub struct View {
     pub schema_previous_hash: String,
     /// What the schema here lacks, while that pauses applying.
     pub schema_paused: Option<String>,
+    /// Since when it does.
+    pub schema_paused_since: Option<SystemTime>,
     /// What else pauses applying.
     pub apply_paused: Option<String>,
     /// Tables whose rows may have been written without capture, and what that waits for.
     pub unsure: Option<String>,
+    /// Triggers of the app that fail for what other nodes have changed.
+    pub triggers: Option<String>,
     /// Entries in the dead-letter journal.
     pub dead_letters: u64,
     /// Troubles that last, by component.
@@ -176,8 +180,10 @@ impl Status {
             schema_hash: String::new(),
             schema_previous_hash: String::new(),
             schema_paused: None,
+            schema_paused_since: None,
             apply_paused: None,
             unsure: None,
+            triggers: None,
             dead_letters: 0,
             troubles: BTreeMap::new(),
             loops: BTreeMap::new(),
@@ -249,9 +255,21 @@ impl Status {
         }
     }
 
+    /// The schema's hash of before this daemon began, where the schema has not changed since.
+    pub fn set_schema_before(&self, hash: &str) {
+        let mut now = self.lock();
+        if now.view.schema_previous_hash.is_empty() {
+            hash.clone_into(&mut now.view.schema_previous_hash);
+        }
+    }
+
     /// Which table or column is lacking here, while that pauses applying; `None`: it no longer does.
     pub fn set_schema_paused(&self, lacking: Option<String>) {
-        self.lock().view.schema_paused = lacking;
+        let mut now = self.lock();
+        now.view.schema_paused_since = lacking
+            .as_ref()
+            .map(|_| now.view.schema_paused_since.unwrap_or_else(SystemTime::now));
+        now.view.schema_paused = lacking;
     }
 
     /// What pauses applying for any other reason; `None`: it no longer does.
@@ -262,6 +280,11 @@ impl Status {
     /// Tables whose rows may have been written without capture; `None`: all are certain.
     pub fn set_unsure(&self, sentence: Option<String>) {
         self.lock().view.unsure = sentence;
+    }
+
+    /// Triggers of the app that fail for what other nodes have changed; `None`: none does.
+    pub fn set_triggers(&self, sentence: Option<String>) {
+        self.lock().view.triggers = sentence;
     }
 
     /// Entries in the dead-letter journal.

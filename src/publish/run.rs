@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::flying::FlyingBatches;
 use super::gate::Closed;
 use super::outbox::Outbox;
+use crate::capture::Captured;
 use crate::change::position::{Sequence, ShardId};
 use crate::changelog::in_flight::WINDOW as WINDOW_BATCHES;
 use crate::changelog::scan::ScanError;
@@ -59,6 +60,8 @@ pub struct PublishLoop {
     resend: Backoff,
     /// How often the connection had been made anew when we last looked.
     reconnects: u64,
+    /// What health shows of capture.
+    shown: Option<Arc<Captured>>,
 }
 
 impl PublishLoop {
@@ -79,6 +82,7 @@ impl PublishLoop {
             flying: FlyingBatches::default(),
             resend: Backoff::new(Duration::from_millis(50), Duration::from_secs(3)),
             reconnects: 0,
+            shown: None,
         })
     }
 
@@ -236,6 +240,10 @@ impl PublishLoop {
             // Taken anew for each try, so that the other loop and a stop get their turn while an app holds the lock.
             let mut replica = self.engine.replica();
             if replica.captured().schema_version == version {
+                // The other loop may have been the one to notice.
+                let captured = Arc::clone(replica.captured());
+                drop(replica);
+                self.show(&captured);
                 return Ok(());
             }
             if !replica.refresh_capture(LOCK_PATIENCE, &|| shutdown.is_requested())? {
@@ -244,19 +252,31 @@ impl PublishLoop {
                 }
                 continue;
             }
-            self.engine
-                .status
-                .set_capture(true, replica.captured().tables.len() as u64);
-            self.engine
-                .status
-                .set_schema(&replica.captured().schema_hash());
+            let captured = Arc::clone(replica.captured());
+            drop(replica);
+            self.show(&captured);
             self.engine.status.recovered(Component::Capture);
             tracing::info!(
-                tables = replica.captured().tables.len(),
+                tables = captured.tables.len(),
                 "capture is current with the changed schema"
             );
             return Ok(());
         }
+    }
+
+    /// Health shows what is captured.
+    fn show(&mut self, captured: &Arc<Captured>) {
+        if self
+            .shown
+            .as_ref()
+            .is_some_and(|s| Arc::ptr_eq(s, captured))
+        {
+            return;
+        }
+        let status = &self.engine.status;
+        status.set_capture(self.engine.config.publish, captured.tables.len() as u64);
+        status.set_schema(&captured.schema_hash());
+        self.shown = Some(Arc::clone(captured));
     }
 
     fn scan(&mut self, broker: &Broker) -> Result<Option<Batch>, ScanError> {

@@ -15,7 +15,7 @@ use crate::apply::plan::{Plans, open_gates};
 use crate::change::position::{BatchNumber, Incarnation, Sequence, ShardId};
 use crate::changelog::in_flight::Carrier;
 use crate::changelog::retire::{Retired, retire};
-use crate::codec::commit::{self, CommitRecord};
+use crate::codec::commit;
 use crate::codec::frame::{Kind, Sealer};
 use crate::planted::planted;
 use crate::sqlite::connection;
@@ -342,7 +342,7 @@ impl Replica {
         }
         // Gates open before the echo takes anything out of the change log, so that a closed one leaves all as it was. What comes to nothing needs no gate: the
         // schema may have changed since it was scanned.
-        let plans = match self.plans_of(record) {
+        let plans = match self.plans_of(batch) {
             Ok(plans) => plans,
             Err(reason) => return Ok(Taken::Stopped(Stopped::Schema(reason))),
         };
@@ -363,10 +363,11 @@ impl Replica {
     }
 
     /// How the rows of a batch are written here; the reason where they cannot be.
-    pub(super) fn plans_of(&mut self, record: &CommitRecord) -> Result<Plans, String> {
+    pub(super) fn plans_of(&mut self, batch: &IncomingBatch) -> Result<Plans, String> {
+        let own = self.is_current(batch);
         let (filter, conn) = (&self.filter, &self.conn);
         let wanted = |t: &str| filter.wants(conn, t);
-        open_gates(&self.captured, &wanted, &mut self.plans, record)
+        open_gates(&self.captured, &wanted, &mut self.plans, &batch.record, own)
     }
 
     /// Folds a batch under what is pending here; whether that changed anything in the database.
@@ -484,7 +485,7 @@ impl Replica {
             };
             let Some(table) = self
                 .captured
-                .table(&definition.name)
+                .table_meant(&definition.name)
                 .filter(|t| !t.log.is_empty())
             else {
                 continue;

@@ -35,6 +35,8 @@ pub struct OpenOptions {
     pub include: Vec<String>,
     /// Globs of tables to leave out.
     pub exclude: Vec<String>,
+    /// Triggers of the application that are named to fire; `None`: none fires at all, named or not.
+    pub fire_triggers: Option<Vec<String>>,
 }
 
 impl OpenOptions {
@@ -46,6 +48,7 @@ impl OpenOptions {
             publish: config.publish,
             include: config.replication.include.clone(),
             exclude: config.replication.exclude.clone(),
+            fire_triggers: Some(config.replication.fire_triggers.clone()),
         }
     }
 }
@@ -69,6 +72,7 @@ impl Replica {
             me: options.node_id,
             database_id: String::new(),
             filter: TableFilter::new(&options.include, &options.exclude),
+            fire_triggers: options.fire_triggers.clone(),
             publish: options.publish,
             publish_wanted: options.publish,
             captured: Arc::new(Captured::default()),
@@ -182,8 +186,11 @@ impl Replica {
         if record.node == self.me && batch.damage.is_none() && !self.skips.is_void(at) {
             for covers in batch.covered()? {
                 if let Some(table) = record.tables.get(covers.table as usize) {
+                    // A table that was renamed since has taken its change log along.
+                    let meant = self.captured.table_meant(&table.name);
+                    let name = meant.map_or(&table.name, |t| &t.table.name);
                     for (id, stamp) in covers.rows() {
-                        self.in_flight.add_ahead(&table.name, id, stamp, at);
+                        self.in_flight.add_ahead(name, id, stamp, at);
                     }
                 }
             }

@@ -25,6 +25,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::apply::plan::Plan;
+use crate::capture::app_triggers::{self, Surroundings};
 use crate::capture::{Captured, install, remove};
 use crate::change::history::History;
 use crate::change::operation::ChangeKind;
@@ -35,8 +36,8 @@ use crate::changelog::scan::{self, Publisher, ScanError, Scanned};
 use crate::codec::batch::{BatchWriter, Limits};
 use crate::codec::spool::Spool;
 use crate::config::JournalsConfig;
-use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
+use crate::sqlite::{concerns, connection};
 use crate::state::node::{self, Position};
 use crate::state::past;
 use crate::state::publishers::{self, Publishers};
@@ -83,6 +84,8 @@ pub struct Replica {
     pub(crate) me: NodeId,
     database_id: String,
     pub(crate) filter: TableFilter,
+    /// Triggers that the operator has named to fire; `None`: none fires at all.
+    fire_triggers: Option<Vec<String>>,
     publish: bool,
     /// What the configuration says; capture goes on until what is pending has been published.
     publish_wanted: bool,
@@ -296,7 +299,9 @@ impl Replica {
     pub(crate) fn refresh_capture_as(&mut self, first: bool) -> Result<(), SqliteError> {
         self.plans.clear();
         self.pending.clear();
-        let captured = if self.publish {
+        // First, for they may be of tables that are not there any more.
+        app_triggers::drop_copies(&self.conn)?;
+        let mut captured = if self.publish {
             let (filter, conn) = (&self.filter, &self.conn);
             let before = unsure::read(conn)?;
             let captured = install::refresh(conn, &|t| filter.wants(conn, t), first)?;
@@ -308,14 +313,23 @@ impl Replica {
             let (filter, conn) = (&self.filter, &self.conn);
             install::describe_only(conn, &|t| filter.wants(conn, t))?
         };
-        for table in &captured.tables {
-            if self
-                .captured
-                .table(&table.table.name)
-                .is_some_and(|before| before.table.key != table.table.key)
-            {
-                self.in_flight.forget_table(&table.table.name);
-            }
+        for table in &captured.new_logs {
+            self.in_flight.forget_table(table);
+        }
+        if let Some(named) = &self.fire_triggers {
+            let made = app_triggers::make_copies(
+                &mut self.conn,
+                Surroundings {
+                    replicated: &|t| captured.table(t).is_some(),
+                    virtual_tables: &captured.virtual_tables,
+                    named,
+                    before: &self.captured.triggers,
+                },
+            )?;
+            captured.set_triggers(made);
+        }
+        for (before, now) in &captured.renamed {
+            self.in_flight.rename_table(before, now);
         }
         for warning in captured
             .warnings
@@ -329,18 +343,21 @@ impl Replica {
             .iter()
             .filter(|r| !self.captured.refused.contains(r))
         {
-            tracing::error!(table, "this table is not replicated: {reason}");
+            tracing::error!("{}", concerns::refusal(table, reason));
         }
         self.captured = Arc::new(captured);
         Ok(())
     }
 
-    /// Whether the database is in WAL mode, in which readers and writers do not wait for one another.
+    /// What of the database works with a limit: its settings, and rows that stay here.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn is_wal(&self) -> Result<bool, SqliteError> {
-        connection::is_wal(&self.conn)
+    pub fn concerns(&mut self) -> Result<Vec<String>, SqliteError> {
+        let mut out = concerns::settings(&self.conn, connection::is_wal(&self.conn)?)?;
+        let tables = self.captured.tables.iter().map(|t| &t.table);
+        out.append(&mut concerns::null_keys(&mut self.conn, tables)?);
+        Ok(out)
     }
 
     /// How many captured changes have not come back as an echo.
@@ -373,6 +390,22 @@ impl Replica {
             }
         }
         Ok(out)
+    }
+
+    /// The application's triggers that have failed for what other nodes have changed: how many, and what people should know.
+    #[must_use]
+    pub fn failing_triggers(&self) -> Option<(usize, String)> {
+        let mut failing = self
+            .captured
+            .triggers
+            .iter()
+            .filter_map(|copy| Some((copy, copy.failures()?)));
+        let (copy, (rows, why)) = failing.next()?;
+        let sentence = format!(
+            "trigger \"{}\" on \"{}\" failed for {rows} rows of other nodes, which were written without it: {why}",
+            copy.name, copy.table
+        );
+        Some((1 + failing.count(), sentence))
     }
 
     /// The cluster that this database is part of.

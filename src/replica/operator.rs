@@ -208,7 +208,7 @@ impl Replica {
             done.damaged += 1;
             return Ok(());
         }
-        let plans = self.plans_of(&batch.record).map_err(unfoldable)?;
+        let plans = self.plans_of(batch).map_err(unfoldable)?;
         match self.fold_in(batch, &plans, message.sequence, together, &mut done.stats) {
             Ok(_) => {
                 done.batches += 1;

@@ -88,9 +88,10 @@ pub(super) fn entries<'a>(
         .iter()
         .enumerate()
         .map(|(index, definition)| {
+            // Its rows here were all sent again when it was given another key.
             let table = captured
-                .table(&definition.name)
-                .filter(|t| !t.log.is_empty())?;
+                .table_meant(&definition.name)
+                .filter(|t| !t.log.is_empty() && !t.formerly.had_key(definition.key_names()))?;
             let covers = covered.iter().find(|c| c.table as usize == index)?;
             Some(Entry::new(table, definition, covers, deletes))
         })
@@ -218,7 +219,9 @@ impl<'a> Entry<'a> {
     fn mask_here(&self, mask: ColumnMask) -> ColumnMask {
         let here = mask.columns().filter_map(|c| {
             let name = self.definition.columns.get(c)?;
-            self.table.table.column(name)
+            let here = &self.table.table;
+            here.column(name)
+                .or_else(|| here.column(self.table.formerly.column(name)??))
         });
         ColumnMask(here.fold(0, |bits, c| bits | 1 << c.min(63)))
     }

@@ -53,7 +53,11 @@ pub async fn fold(
 ) -> Result<(Position, String), TakeError> {
     catalog.fetch(from, to.path(), &Progress::none()).await?;
     let replication = &engine.config.replication;
-    let options = nobody(replication.include.clone(), replication.exclude.clone());
+    let options = OpenOptions {
+        // Whoever begins from it finds in its indexes what is in its tables.
+        fire_triggers: Some(replication.fire_triggers.clone()),
+        ..nobody(replication.include.clone(), replication.exclude.clone())
+    };
     let mut folding = Folding::begin(engine, broker, Arc::clone(to), options, None).await?;
     let last = broker
         .stream_state(ShardId::ORDER)
@@ -79,7 +83,7 @@ pub async fn fold(
     Ok((position, schema))
 }
 
-/// Opens a database as nobody's: every batch is another's. With the globs of tables that are folded, and of those that are not.
+/// Opens a database as nobody's: every batch is another's, and no trigger fires. With the globs of tables that are folded, and of those that are not.
 #[must_use]
 pub fn nobody(include: Vec<String>, exclude: Vec<String>) -> OpenOptions {
     OpenOptions {
@@ -87,6 +91,7 @@ pub fn nobody(include: Vec<String>, exclude: Vec<String>) -> OpenOptions {
         publish: false,
         include,
         exclude,
+        fire_triggers: None,
     }
 }
 

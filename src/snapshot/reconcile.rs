@@ -199,6 +199,8 @@ impl Reconciler {
             Some(catalog) => self.reconcile(&catalog, &unsure, at_start).await,
             None => self.without_fold(&unsure),
         };
+        // Some may be certain now all the same.
+        let unsure = self.unsure();
         match tried {
             Ok(()) | Err(NotYet::Moved | NotYet::Stopping) => {}
             Err(NotYet::Waits(why)) => {
@@ -212,7 +214,6 @@ impl Reconciler {
                 }
             }
         }
-        let unsure = self.unsure();
         self.show(&unsure);
     }
 

@@ -11,6 +11,7 @@ use super::scratch::Scratch;
 use super::take::blocking;
 use crate::change::position::{Sequence, ShardId};
 use crate::replica::reconcile::{Difference, Entered};
+use crate::replica::restore::{Adopted, RestoreOptions};
 use crate::state::unsure::{Reason, Unsure};
 use crate::store::Progress;
 
@@ -72,7 +73,7 @@ impl Reconciler {
         self.targets
             .retain(|mark, _| unsure.iter().any(|u| u.mark == *mark));
         for unsure in unsure {
-            if unsure.reason == Reason::Gap {
+            if unsure.reason != Reason::New {
                 due.push(unsure.clone());
             } else if !at_start && !self.targets.contains_key(&unsure.mark) {
                 let state = self
@@ -147,9 +148,13 @@ impl Reconciler {
                 "message {at} of the stream is another than this node has folded"
             )));
         }
+        let (included, others): (Vec<_>, Vec<_>) = unsure
+            .iter()
+            .cloned()
+            .partition(|u| u.reason == Reason::Included);
         let difference = {
             let (database, fold) = (engine.config.db_path.clone(), scratch.path().to_owned());
-            let (unsure, grown) = (unsure.to_vec(), folding.grown().to_vec());
+            let (unsure, grown) = (others.clone(), folding.grown().to_vec());
             let shutdown = engine.shutdown.clone();
             // Whoever ends last removes the file.
             let held = Arc::clone(&scratch);
@@ -162,10 +167,48 @@ impl Reconciler {
             })
             .await?
         };
-        let rows = self.enter(difference.ok_or(NotYet::Moved)?).await?;
+        let mut rows = self.enter(difference.ok_or(NotYet::Moved)?).await?;
         tracing::debug!(seconds = begun.elapsed().as_secs_f32(), position = %at, "compared");
-        self.done(unsure, rows);
-        Ok(())
+        // Last, and each by itself: a table that cannot be taken over yet, for its schema is another, must not keep the gaps of others open when applying goes on.
+        let mut certain = others;
+        let mut held_up = None;
+        for table in included {
+            match self.adopt(&scratch, at, table.clone()).await {
+                Ok(more) => {
+                    rows += more;
+                    certain.push(table);
+                }
+                Err(e) => {
+                    held_up.get_or_insert(e);
+                }
+            }
+        }
+        if !certain.is_empty() {
+            self.done(&certain, rows);
+        }
+        held_up.map_or(Ok(()), Err)
+    }
+
+    /// A table that was left out until now becomes what the fold has.
+    async fn adopt(&self, fold: &Arc<Scratch>, at: Sequence, table: Unsure) -> Result<u64, NotYet> {
+        let (engine, fold) = (Arc::clone(&self.engine), Arc::clone(fold));
+        let adopted = tokio::task::spawn_blocking(move || {
+            let shutdown = engine.shutdown.clone();
+            let _long = engine.status.long_work();
+            let options = RestoreOptions {
+                cluster: "",
+                keep_ours: false,
+                patience: PATIENCE,
+                stop: &|| shutdown.is_requested(),
+                progress: &|_| {},
+            };
+            engine.replica().adopt(fold.path(), at, &table, &options)
+        });
+        match adopted.await.map_err(waits)?.map_err(waits)? {
+            Adopted::Done(rows) => Ok(rows),
+            Adopted::Moved => Err(NotYet::Moved),
+            Adopted::Locked => Err(waits("the database is locked by another process")),
+        }
     }
 
     /// Enters it, piece by piece.

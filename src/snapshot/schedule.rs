@@ -207,9 +207,11 @@ impl Schedule {
 
     async fn lead(&mut self) {
         if let Err(error) = self.try_lead().await {
-            let wait = self.backoff.next_wait();
-            self.not_before = Instant::now() + wait;
-            if self.backoff.tries() == 1 {
+            // Who has lost the lease, on a machine that is slow for a moment, may try again as soon as it has it anew: nothing else is wrong.
+            if self.leader.is_held() {
+                self.not_before = Instant::now() + self.backoff.next_wait();
+            }
+            if self.backoff.tries() <= 1 {
                 tracing::warn!("{error}; trying again");
             } else {
                 tracing::debug!("{error}; trying again");
@@ -227,7 +229,8 @@ impl Schedule {
         }
         if self.listed.is_none_or(|at| at.elapsed() >= LIST_EVERY) {
             let usable = self.catalog.usable().await.map_err(|e| e.to_string())?;
-            self.newest = usable.into_iter().next();
+            // One that nobody has verified, whoever uploaded it being gone, allows no trimming: it does not count, else nothing would ever be due in a full stream.
+            self.newest = usable.into_iter().find(|m| self.verified.has(m));
             // Whoever has folded what it covers may be gone.
             let lost = standing::of_snapshot(&self.broker, self.newest.as_ref())
                 .await

@@ -75,6 +75,14 @@ impl Verified {
         self
     }
 
+    /// Whether this one is among them.
+    #[must_use]
+    pub fn has(&self, manifest: &Manifest) -> bool {
+        self.0
+            .iter()
+            .any(|m| m.file == manifest.file && m.sha256 == manifest.sha256)
+    }
+
     /// The position up to which the order stream may go: that of the one before the newest, or of the newest where room must be made.
     #[must_use]
     pub fn covered(&self, unblock: bool) -> Option<Sequence> {

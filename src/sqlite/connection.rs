@@ -1,9 +1,10 @@
 //! Our connections to the application's database.
 //!
 //! Invariants: the writer fires no trigger of the database (no echo of what we apply, no second run of the
-//! app's triggers), enforces no foreign key and no CHECK (the origin has done so, and the fold must not depend
+//! app's triggers; those that are to run here have TEMP copies, `capture::app_triggers`), enforces no foreign key and no CHECK (the origin has done so, and the fold must not depend
 //! on luck); the reader cannot write; nothing here waits without a bound.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::planted::planted;
 
 use super::error::{Doing, Fault, SqliteError, fault_of};
+use super::wal_file::FirstPage;
 
 /// Statements kept prepared: a handful for each of the tables that are written at a time.
 const STATEMENT_CACHE: usize = 512;
@@ -35,8 +37,14 @@ pub fn open_writer(path: &Path) -> Result<Connection, SqliteError> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)
         .doing("switch triggers off on our connection")?;
     // The application's library may accept double-quoted strings in its schema; refusing them would make it unreadable.
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, true)
-        .doing("accept the application's quoting")?;
+    for quoting in [
+        DbConfig::SQLITE_DBCONFIG_DQS_DDL,
+        // In triggers that we copy.
+        DbConfig::SQLITE_DBCONFIG_DQS_DML,
+    ] {
+        conn.set_db_config(quoting, true)
+            .doing("accept the application's quoting")?;
+    }
     conn.busy_timeout(READ_TIMEOUT)
         .doing("set the busy timeout")?;
     if new {
@@ -74,6 +82,51 @@ pub fn open_reader(path: &Path) -> Result<Connection, SqliteError> {
     Ok(conn)
 }
 
+/// Opens a database that may be in use, or not ours to touch, and says whether it is in WAL mode: nothing is created. Call it only where this process has not
+/// opened the database before.
+///
+/// # Errors
+/// SQLite's.
+pub fn open_to_look(path: &Path) -> Result<(Connection, bool), SqliteError> {
+    // SQLite follows links, and keeps the log beside the file itself.
+    let real = path.canonicalize();
+    let path = real.as_deref().unwrap_or(path);
+    // SQLite itself says nothing of WAL where it takes a file for immutable.
+    let first = File::open(path).and_then(FirstPage::read).ok().flatten();
+    let wal = first.is_some_and(|page| page.is_of_wal_mode());
+    let doing = || format!("open the database {} for reading", path.display());
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let beside = |ending: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        Path::new(&name).exists()
+    };
+    let mut name = path.as_os_str().to_owned();
+    // Whoever writes to it has a log or a journal beside it. Without one the file is all there is, and needs no lock; SQLite would make the files of its WAL mode.
+    if let Some(text) = path.to_str()
+        && !beside("-wal")
+        && !beside("-journal")
+    {
+        let escaped = text
+            .replace('%', "%25")
+            .replace('?', "%3f")
+            .replace('#', "%23");
+        let root = if path.is_absolute() {
+            "file://"
+        } else {
+            "file:"
+        };
+        name = format!("{root}{escaped}?immutable=1").into();
+        flags |= OpenFlags::SQLITE_OPEN_URI;
+    }
+    let conn = Connection::open_with_flags(Path::new(&name), flags).doing_with(doing)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, true)
+        .doing("accept the application's quoting")?;
+    conn.busy_timeout(READ_TIMEOUT).doing_with(doing)?;
+    prepare(&conn, path)?;
+    Ok((conn, wal))
+}
+
 fn prepare(conn: &Connection, path: &Path) -> Result<(), SqliteError> {
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     // Reads the header, so that a damaged file fails here with its name.
@@ -101,6 +154,15 @@ pub fn is_wal(conn: &Connection) -> Result<bool, SqliteError> {
         .query_row("PRAGMA journal_mode", [], |r| r.get(0))
         .doing("read the journal mode")?;
     Ok(mode.eq_ignore_ascii_case("wal"))
+}
+
+/// How the database encodes text.
+///
+/// # Errors
+/// SQLite's.
+pub fn encoding(conn: &Connection) -> Result<String, SqliteError> {
+    conn.query_row("PRAGMA encoding", [], |r| r.get(0))
+        .doing("read the text encoding")
 }
 
 /// The counter that rises with every commit of another connection.

@@ -53,7 +53,7 @@ impl SqliteError {
                 "run PRAGMA integrity_check; stop the daemon, put a sound copy or a snapshot in place and start again",
             ),
             Fault::Busy => Some(
-                "another process holds the database's lock; replication goes on when it lets go",
+                "another process holds the database's lock; replication goes on when it lets go (an application with PRAGMA locking_mode = EXCLUSIVE never does)",
             ),
             Fault::Unique | Fault::Schema | Fault::Other => None,
         }

@@ -13,6 +13,24 @@ pub fn quote_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     parts.join(", ")
 }
 
+/// The quoted name that the text begins with, and what follows it.
+#[must_use]
+pub fn quoted(text: &str) -> Option<(String, &str)> {
+    let body = text.strip_prefix('"')?;
+    let mut name = String::new();
+    let mut chars = body.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        if c != '"' {
+            name.push(c);
+        } else if chars.next_if(|(_, next)| *next == '"').is_some() {
+            name.push('"');
+        } else {
+            return Some((name, body.get(at + 1..)?));
+        }
+    }
+    None
+}
+
 /// A text as an SQL string literal.
 #[must_use]
 pub fn text(s: &str) -> String {

@@ -3,6 +3,8 @@
 //!
 //! Invariant: text is only cut at commas, parentheses and keywords that stand outside quotes and comments.
 
+use super::tokens::{Token, tokens};
+
 /// The parts of a `CREATE [UNIQUE] INDEX` statement.
 #[derive(Debug, PartialEq, Eq)]
 pub struct IndexText {
@@ -75,76 +77,6 @@ fn term(sql: &str, tokens: &[Token]) -> Option<String> {
 
 fn span<'a>(sql: &'a str, tokens: &[Token]) -> Option<&'a str> {
     sql.get(tokens.first()?.start..tokens.last()?.end)
-}
-
-#[derive(Clone, Copy)]
-struct Token {
-    start: usize,
-    end: usize,
-}
-
-impl Token {
-    fn text(self, sql: &str) -> &str {
-        sql.get(self.start..self.end).unwrap_or("")
-    }
-
-    fn is_word(self, sql: &str, word: &str) -> bool {
-        self.text(sql).eq_ignore_ascii_case(word)
-    }
-}
-
-/// Words, quoted things and single marks; spaces and comments fall away.
-fn tokens(sql: &str) -> Option<Vec<Token>> {
-    let b = sql.as_bytes();
-    let mut out = Vec::new();
-    let mut i = 0;
-    while let Some(&c) = b.get(i) {
-        let start = i;
-        match c {
-            c if c.is_ascii_whitespace() => {
-                i += 1;
-                continue;
-            }
-            b'-' if b.get(i + 1) == Some(&b'-') => {
-                i = b
-                    .iter()
-                    .skip(i)
-                    .position(|&x| x == b'\n')
-                    .map_or(b.len(), |p| i + p);
-                continue;
-            }
-            b'/' if b.get(i + 1) == Some(&b'*') => {
-                i = sql
-                    .get(i + 2..)?
-                    .find("*/")
-                    .map_or(b.len(), |p| i + 2 + p + 2);
-                continue;
-            }
-            b'\'' | b'"' | b'`' => {
-                i += 1;
-                loop {
-                    match b.get(i) {
-                        None => return None,
-                        Some(&x) if x == c && b.get(i + 1) == Some(&c) => i += 2,
-                        Some(&x) if x == c => break,
-                        Some(_) => i += 1,
-                    }
-                }
-                i += 1;
-            }
-            b'[' => i = sql.get(i..)?.find(']').map(|p| i + p + 1)?,
-            c if c.is_ascii_alphanumeric() || c == b'_' || c == b'$' || c >= 0x80 => {
-                while b.get(i).is_some_and(|&x| {
-                    x.is_ascii_alphanumeric() || x == b'_' || x == b'$' || x >= 0x80 || x == b'.'
-                }) {
-                    i += 1;
-                }
-            }
-            _ => i += 1,
-        }
-        out.push(Token { start, end: i });
-    }
-    Some(out)
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@
 
 use rusqlite::Connection;
 
+use super::concerns::{self, Trial};
 use super::error::{Doing, SqliteError};
 use super::ident::quote;
 use super::index_sql;
+use super::virtual_tables::{VirtualTable, virtual_tables};
 use crate::change::key::Collation;
 use crate::change::table::{Affinity, Column, IndexTerm, Table, TableKey, UniqueIndex};
 
@@ -23,11 +25,29 @@ pub struct Schema {
     pub tables: Vec<Table>,
     /// Tables that cannot, with the reason.
     pub refused: Vec<(String, String)>,
-    /// Things that work but that the operator should know.
-    pub warnings: Vec<String>,
+    /// Things that work but that the operator should know, by table.
+    pub warnings: Vec<(String, String)>,
+    /// Virtual tables, none of which is replicated.
+    pub virtual_tables: Vec<VirtualTable>,
 }
 
 impl Schema {
+    /// What is to be said of the tables that are wanted: why which are not replicated, and warnings. A table that no snapshot can hold concerns the others too, wanted or not.
+    pub fn concerns(&self, wanted: &dyn Fn(&str) -> bool) -> (Vec<(String, String)>, Vec<String>) {
+        let refused = self.refused.iter();
+        let warnings = self.warnings.iter();
+        (
+            refused
+                .filter(|(table, reason)| wanted(table) || concerns::blocks_snapshots(reason))
+                .cloned()
+                .collect(),
+            warnings
+                .filter(|(table, _)| wanted(table))
+                .map(|(_, warning)| warning.clone())
+                .collect(),
+        )
+    }
+
     /// The table of this name; SQLite's names ignore the case of ASCII letters.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<&Table> {
@@ -45,8 +65,10 @@ pub fn read_schema(conn: &Connection) -> Result<Schema, SqliteError> {
     let version = super::connection::schema_version(conn)?;
     let mut schema = Schema {
         version,
+        virtual_tables: virtual_tables(conn)?,
         ..Schema::default()
     };
+    let mut owned: Vec<(String, String)> = Vec::new();
     let mut stmt = conn
         .prepare_cached("SELECT name, wr, strict FROM pragma_table_list WHERE schema = 'main' AND type = 'table' ORDER BY name")
         .doing("list the tables")?;
@@ -54,14 +76,51 @@ pub fn read_schema(conn: &Connection) -> Result<Schema, SqliteError> {
         .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
         .and_then(Iterator::collect)
         .doing("list the tables")?;
+    let trial = Trial::new(conn)?;
     for (name, without_rowid, strict) in names {
         let lower = name.to_ascii_lowercase();
-        if lower.starts_with("sqlite_") || lower.starts_with(OWN_PREFIX) {
+        if lower.starts_with("sqlite_") {
+            continue;
+        }
+        if lower.starts_with(OWN_PREFIX) {
+            if let Some(reason) = concerns::taken_name(&name) {
+                schema.refused.push((name, reason));
+            }
+            continue;
+        }
+        // SQLite knows the tables that a virtual one keeps its data in only where it knows the module.
+        let owner = schema
+            .virtual_tables
+            .iter()
+            .find(|v| !v.known && v.may_own(&name));
+        if let Some(owner) = owner {
+            owned.push((owner.name.clone(), name));
             continue;
         }
         match read_table(conn, &name, without_rowid, strict, &mut schema.warnings)? {
-            Ok(table) => schema.tables.push(table),
+            Ok(table) => match trial.refuses(&table)? {
+                None => schema.tables.push(table),
+                Some(reason) => {
+                    schema.warnings.retain(|(table, _)| *table != name);
+                    schema.refused.push((name, reason));
+                }
+            },
             Err(reason) => schema.refused.push((name, reason)),
+        }
+    }
+    for owner in schema.virtual_tables.iter().filter(|v| !v.known) {
+        let tables: Vec<&str> = owned
+            .iter()
+            .filter(|(of, _)| *of == owner.name)
+            .map(|(_, table)| table.as_str())
+            .collect();
+        if !tables.is_empty() {
+            schema.warnings.push((owner.name.clone(), format!(
+                "virtual table \"{}\" is of module {}, which this program does not have: tables whose names begin with its own are taken for its data and not replicated ({}); rename one that is not",
+                owner.name,
+                owner.module,
+                tables.join(", ")
+            )));
         }
     }
     Ok(schema)
@@ -81,7 +140,7 @@ fn read_table(
     name: &str,
     without_rowid: bool,
     strict: bool,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<(String, String)>,
 ) -> Result<Result<Table, String>, SqliteError> {
     let raw = read_columns(conn, name)?;
     let stored: Vec<&RawColumn> = raw.iter().filter(|c| !c.generated).collect();
@@ -155,9 +214,9 @@ fn read_table(
         let hidden = |n: &str| raw.iter().any(|c| c.name.eq_ignore_ascii_case(n));
         match ["rowid", "_rowid_", "oid"].into_iter().find(|n| !hidden(n)) {
             Some(rowid) => {
-                warnings.push(format!(
+                warnings.push((name.to_owned(), format!(
                     "table \"{name}\" has no primary key: its rows are known by their rowid, which a plain VACUUM may change and which two nodes choose alike; give it a primary key"
-                ));
+                )));
                 TableKey::Rowid(rowid)
             }
             None => return Ok(Err("it has no primary key, and columns named rowid, _rowid_ and oid hide its rowid; give it a primary key".to_owned())),
@@ -178,9 +237,9 @@ fn read_table(
             match Collation::from_name(collation) {
                 Some(c) => key.push((column, c)),
                 None => {
-                    return Ok(Err(format!(
-                        "its primary key uses the collation \"{collation}\", which only the application has"
-                    )));
+                    return Ok(Err(concerns::lacking(&format!(
+                        "its primary key uses the collation \"{collation}\""
+                    ))));
                 }
             }
         }
@@ -192,10 +251,10 @@ fn read_table(
             .iter()
             .find(|t| Collation::from_name(&t.collation).is_none())
         {
-            return Ok(Err(format!(
-                "its UNIQUE index \"{}\" uses the collation \"{}\", which only the application has",
+            return Ok(Err(concerns::lacking(&format!(
+                "its UNIQUE index \"{}\" uses the collation \"{}\"",
                 index.name, t.collation
-            )));
+            ))));
         }
     }
     Ok(Ok(Table {
@@ -297,7 +356,43 @@ mod tests {
         );
         assert_eq!(s.table("d").unwrap().key, TableKey::Rowid("rowid"));
         assert!(!s.table("f").unwrap().integer_key);
-        assert_eq!(s.refused.len(), 1);
+        let refused: Vec<&str> = s.refused.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(refused, ["__harmonylite__x", "e"]);
+        let (refused, warnings) = s.concerns(&|table| table == "d");
+        assert_eq!((refused.len(), warnings.len()), (0, 1));
+    }
+
+    #[test]
+    fn our_own_tables_are_nobody_elses() {
+        let conn = Connection::open_in_memory().unwrap();
+        crate::state::ddl::migrate(&conn).unwrap();
+        conn.execute_batch("CREATE TABLE t(id TEXT PRIMARY KEY, u UNIQUE)")
+            .unwrap();
+        crate::capture::install::refresh(&conn, &|_| true, true).unwrap();
+        assert_eq!(read_schema(&conn).unwrap().refused, []);
+    }
+
+    #[test]
+    fn data_of_virtual_tables_is_not_replicated_whoever_knows_their_modules() {
+        let s = schema(
+            "CREATE TABLE t(id INTEGER PRIMARY KEY); CREATE TABLE \"Vec_chunks\"(id INTEGER PRIMARY KEY); CREATE TABLE vector(id INTEGER PRIMARY KEY);
+             CREATE VIRTUAL TABLE ft USING fts5(body); CREATE VIRTUAL TABLE f4 USING fts4(body); CREATE VIRTUAL TABLE r USING rtree(id, a, b);
+             PRAGMA writable_schema = ON;
+             INSERT INTO sqlite_schema VALUES('table', 'vec', 'vec', 0, 'CREATE VIRTUAL TABLE vec USING vec0(embedding float[4])');
+             PRAGMA writable_schema = RESET;",
+        );
+        let names: Vec<&str> = s.tables.iter().map(|t| t.name.as_str()).collect();
+        assert_eq!(names, ["t", "vector"]);
+        assert_eq!(s.virtual_tables.len(), 4);
+        assert!(s.refused.is_empty());
+        let [(_, warning)] = &s.warnings[..] else {
+            panic!("{:?}", s.warnings)
+        };
+        assert!(
+            warning.contains("\"vec\"")
+                && warning.contains("vec0")
+                && warning.contains("Vec_chunks")
+        );
     }
 
     #[test]

@@ -51,6 +51,11 @@ impl FirstPage {
         counter(&self.0)
     }
 
+    /// Whether the database is in WAL mode.
+    pub(super) fn is_of_wal_mode(&self) -> bool {
+        self.0.get(18..20) == Some(&[2, 2])
+    }
+
     fn names_a_rollback_journal(&self) -> bool {
         self.0.get(18..20) == Some(&[1, 1])
     }

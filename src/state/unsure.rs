@@ -16,6 +16,8 @@ pub enum Reason {
     New,
     /// Its capture was missing for a while.
     Gap,
+    /// The configuration had left it out until now: others may have written to it, and what was written here was this node's alone.
+    Included,
 }
 
 impl Reason {
@@ -23,6 +25,7 @@ impl Reason {
         match self {
             Self::New => "new",
             Self::Gap => "gap",
+            Self::Included => "included",
         }
     }
 }
@@ -66,11 +69,10 @@ pub fn read(conn: &Connection) -> Result<Vec<Unsure>, SqliteError> {
     .and_then(|mut s| {
         s.query_map([], |r| {
             let kind: String = r.get(2)?;
-            let reason = if kind == Reason::New.word() {
-                Reason::New
-            } else {
-                Reason::Gap
-            };
+            let reason = [Reason::New, Reason::Included]
+                .into_iter()
+                .find(|r| kind == r.word())
+                .unwrap_or(Reason::Gap);
             Ok(Unsure {
                 table: r.get(0)?,
                 mark: r.get(1)?,

@@ -65,6 +65,25 @@ impl Broker {
         }
     }
 
+    /// Opens the bucket if it exists.
+    ///
+    /// # Errors
+    /// [`KvError::Stream`].
+    pub async fn existing_bucket(&self, name: &str) -> Result<Option<Kv>, KvError> {
+        let what = || format!("bucket {name}");
+        self.require_connection(what)?;
+        let stream = format!("STREAM.INFO.KV_{name}");
+        match api::request::<_, Info>(self.context(), name, stream, &()).await {
+            Ok(_) => {}
+            Err(StreamError::StreamMissing { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        match bounded(what, self.context().get_key_value(name)).await? {
+            Ok(store) => Ok(Some(self.kv(store))),
+            Err(error) => Err(failed(what(), error)),
+        }
+    }
+
     /// Makes the stream that a bucket is. The library's own way asks for the account first, in a form that servers before
     /// 2.10 do not answer.
     async fn create_bucket(

@@ -142,6 +142,10 @@ pub struct Instruments {
     pub conflicts: ReasonCounter,
     /// Tables whose rows may have been written without capture.
     pub unsure_tables: IntGauge,
+    /// The app's triggers that fire for what other nodes have changed.
+    pub app_triggers: IntGauge,
+    /// Those of them that have failed for a row.
+    pub app_triggers_failing: IntGauge,
     /// Rows written without capture that were found and entered in the change log.
     pub reconciled_rows: IntCounter,
     /// Entries in the dead-letter journal.
@@ -383,6 +387,14 @@ impl Metrics {
             unsure_tables: make.gauge(
                 "unsure_tables",
                 "Tables whose rows may have been written without capture, and are not compared with the stream yet.",
+            )?,
+            app_triggers: make.gauge(
+                "app_triggers",
+                "Triggers of the application that fire for what other nodes have changed.",
+            )?,
+            app_triggers_failing: make.gauge(
+                "app_triggers_failing",
+                "Those of them that have failed for a row, which was written without them, since the schema last changed.",
             )?,
             reconciled_rows: make.counter(
                 "reconciled_rows_total",

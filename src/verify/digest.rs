@@ -136,11 +136,8 @@ pub fn scan(
     /// How many rows are read between two looks at the clock and at who waits.
     const LOOK: u64 = 256;
     let doing = || format!("read table \"{}\"", table.name);
-    let mut statement = reading
-        .conn
-        .prepare(&select(table, columns)?)
-        .doing_with(doing)?;
-    let (key_len, all) = (table.key_len(), table.key_len() + columns.len());
+    let (sql, key_at) = select(table, columns)?;
+    let mut statement = reading.conn.prepare(&sql).doing_with(doing)?;
     let mut rows = statement.query([]).doing_with(doing)?;
     let (mut buffer, mut read) = (Vec::new(), 0_u64);
     while let Some(row) = rows.next().doing_with(doing)? {
@@ -151,8 +148,9 @@ pub fn scan(
                 return Err(ScanError::Over);
             }
         }
-        let key: smallvec::SmallVec<[Value<'_>; 4]> = (0..key_len)
-            .map(|i| row.get_ref(i).map(from_sql))
+        let key: smallvec::SmallVec<[Value<'_>; 4]> = key_at
+            .iter()
+            .map(|&i| row.get_ref(i).map(from_sql))
             .collect::<Result<_, _>>()
             .doing_with(doing)?;
         if key.iter().any(Value::is_null) {
@@ -164,7 +162,7 @@ pub fn scan(
         }
         buffer.clear();
         buffer.extend_from_slice(&hash.to_le_bytes());
-        for i in key_len..all {
+        for i in 0..columns.len() {
             let value = row.get_ref(i).map(from_sql).doing_with(doing)?;
             values::push_for_digest(&mut buffer, &value);
         }
@@ -178,9 +176,9 @@ pub fn scan(
     Ok(())
 }
 
-/// Key first, then the columns.
-fn select(table: &Table, columns: &[String]) -> Result<String, ScanError> {
-    let mut names: Vec<String> = table.key_names().iter().map(|k| quote(k)).collect();
+/// The columns, and behind them what of the key is not among them (a result has no more columns than a table may have); where the key stands in that.
+fn select(table: &Table, columns: &[String]) -> Result<(String, Vec<usize>), ScanError> {
+    let mut names = Vec::with_capacity(columns.len() + 1);
     for wanted in columns {
         let column = table
             .columns
@@ -192,11 +190,20 @@ fn select(table: &Table, columns: &[String]) -> Result<String, ScanError> {
             })?;
         names.push(quote(&column.name));
     }
-    Ok(format!(
+    let mut key_at = Vec::with_capacity(table.key_len());
+    for key in table.key_names().into_iter().map(quote) {
+        let at = names.iter().position(|n| *n == key).unwrap_or_else(|| {
+            names.push(key);
+            names.len() - 1
+        });
+        key_at.push(at);
+    }
+    let sql = format!(
         "SELECT {} FROM main.{}",
         names.join(", "),
         quote(&table.name)
-    ))
+    );
+    Ok((sql, key_at))
 }
 
 /// Digests a table.

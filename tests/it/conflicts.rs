@@ -51,6 +51,23 @@ fn two_inserts_under_one_key() {
 }
 
 #[test]
+fn equal_writes_on_two_nodes_are_no_conflict() {
+    let mut cluster = Cluster::new(2, 1, SCHEMA);
+    cluster[0].sql("INSERT INTO t VALUES(1, 'old', 'old'), (2, 'old', 'old'); INSERT INTO u VALUES(1, 'a@x.example', 'old')");
+    let same = "INSERT INTO t VALUES(3, 'both', NULL); UPDATE t SET a = 'both' WHERE id = 1; UPDATE u SET email = 'b@x.example'";
+    cluster.concurrently(&[
+        format!("{same}; UPDATE t SET a = 'same', b = 'one' WHERE id = 2"),
+        format!("{same}; UPDATE t SET a = 'same', b = 'two' WHERE id = 2"),
+    ]);
+    cluster.converge();
+    assert!(losers(&cluster, "t", "a").is_empty());
+    assert!(losers(&cluster, "u", "email").is_empty());
+    assert_eq!(losers(&cluster, "t", "b").len(), 1);
+    let all = "SELECT count(*) FROM __harmonylite__conflicts";
+    assert_eq!(cluster[0].integer(all) + cluster[1].integer(all), 1);
+}
+
+#[test]
 fn two_updates_of_one_cell_and_of_different_cells() {
     let mut cluster = Cluster::new(3, 1, SCHEMA);
     cluster[0].sql("INSERT INTO t VALUES(1, 'old', 'old'), (2, 'old', 'old'), (3, 'old', 'old')");

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use crate::harness::node::Ended;
 use crate::harness::wait::{Done, eventually_ok};
-use crate::harness::{Cluster, Node, nats};
+use crate::harness::{Cluster, Node, eventually, nats};
 
 const SCHEMA: &str = "
     CREATE TABLE plain(id INTEGER PRIMARY KEY, v, w);
@@ -277,6 +277,12 @@ fn differences_of_the_schema_and_what_is_left_out_are_named() {
     cluster[1].sql("CREATE TABLE loose(k TEXT PRIMARY KEY, v); INSERT INTO loose VALUES(NULL, 1)");
     cluster[0].sql("CREATE TABLE loose(k TEXT PRIMARY KEY, v)");
     cluster[2].sql("CREATE TABLE loose(k TEXT PRIMARY KEY, v)");
+    // What is written to a table before it is captured is found, but `wait` does not wait for that.
+    eventually("the new table is captured", || {
+        cluster[0].integer(
+            "SELECT count(*) FROM sqlite_schema WHERE name = '__harmonylite__loose_insert'",
+        ) == 1
+    });
     cluster[0].sql("INSERT INTO plain VALUES(1, 2, 3); INSERT INTO loose VALUES('a', 1)");
     let waited = cluster[0].run(&["wait"]);
     assert_eq!(waited.code, Some(0), "{}", waited.said);

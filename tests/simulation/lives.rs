@@ -39,6 +39,7 @@ impl World {
             publish: self.nodes[n].publish,
             include: Vec::new(),
             exclude: Vec::new(),
+            fire_triggers: Some(Vec::new()),
         };
         let mut replica = match Replica::open(&path, &options, Duration::ZERO, &|| true) {
             Ok(r) => r,

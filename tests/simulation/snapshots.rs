@@ -554,6 +554,7 @@ impl World {
             publish: true,
             include: Vec::new(),
             exclude: Vec::new(),
+            fire_triggers: Some(Vec::new()),
         };
         let mut replica =
             Replica::open(path, &options, Duration::ZERO, &|| true).map_err(|e| e.to_string())?;
@@ -596,6 +597,7 @@ impl World {
             publish: false,
             include: Vec::new(),
             exclude: Vec::new(),
+            fire_triggers: Some(Vec::new()),
         };
         let mut replica =
             Replica::open(&path, &options, Duration::ZERO, &|| true).map_err(|e| e.to_string())?;

@@ -118,6 +118,7 @@ fn make(folder: &Path, choice: &Choice) -> Out<Template> {
             publish: true,
             include: Vec::new(),
             exclude: Vec::new(),
+            fire_triggers: Some(Vec::new()),
         };
         Replica::open(&path, &options, Duration::ZERO, &|| true).map_err(|e| e.to_string())?;
     }

@@ -49,13 +49,7 @@ impl Node {
         let path = folder.path().join("d.db");
         make(&path);
         let app = Connection::open(&path).unwrap();
-        let options = OpenOptions {
-            node_id: NodeId(id),
-            publish: true,
-            include: Vec::new(),
-            exclude: Vec::new(),
-        };
-        let replica = Replica::open(&path, &options, PATIENCE, &|| false).unwrap();
+        let replica = open(id, &path);
         let mut node = Self {
             app,
             reader: open_reader(&path).unwrap(),
@@ -66,6 +60,12 @@ impl Node {
         };
         node.new_life();
         node
+    }
+
+    /// As after a kill and a new start, before what the stream holds of it is read.
+    pub fn restart(&mut self) {
+        self.replica = open(self.replica.node_id().0, self.replica.path());
+        self.new_life();
     }
 
     /// Begins a new incarnation, as a start does.
@@ -101,6 +101,18 @@ impl Node {
 
     pub fn write(&self, sql: &str) {
         self.app.execute_batch(sql).unwrap();
+    }
+
+    /// In one transaction; nothing is changed where that is refused.
+    pub fn try_write(&self, sql: &str) {
+        if self
+            .app
+            .execute_batch(&format!("BEGIN IMMEDIATE; {sql}; COMMIT"))
+            .is_err()
+            && !self.app.is_autocommit()
+        {
+            self.app.execute_batch("ROLLBACK").unwrap();
+        }
     }
 
     pub fn read(&self, sql: &str) -> String {
@@ -142,6 +154,17 @@ impl Node {
         };
         self.replica.apply(messages, &options).unwrap()
     }
+}
+
+fn open(id: u64, path: &Path) -> Replica {
+    let options = OpenOptions {
+        node_id: NodeId(id),
+        publish: true,
+        include: Vec::new(),
+        exclude: Vec::new(),
+        fire_triggers: Some(Vec::new()),
+    };
+    Replica::open(path, &options, PATIENCE, &|| false).unwrap()
 }
 
 /// The order stream.

@@ -3,9 +3,10 @@
 use super::together::Parked;
 use super::{Fold, FoldStop, doing};
 use crate::apply::plan::Plan;
-use crate::apply::rows;
+use crate::apply::{rows, write};
+use crate::capture::triggers;
 use crate::change::key::KeyBytes;
-use crate::change::operation::{ColumnMask, Reduced};
+use crate::change::operation::{ChangeKind, ColumnMask, Reduced};
 use crate::change::table::UniqueIndex;
 use crate::change::value::{OwnedValue, Value};
 use crate::changelog::in_flight::Carrier;
@@ -22,6 +23,15 @@ pub(super) enum Spare {
     PendingWhole,
 }
 
+/// Which of the UNIQUE indexes here count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Indexes {
+    /// Those that the batch was made under: what they displace is the fold.
+    Named,
+    /// All: what the others displace, this node deletes.
+    All,
+}
+
 impl Fold<'_, '_> {
     /// Removes the other rows that a row collides with on UNIQUE indexes, but for those that it spares.
     ///
@@ -33,16 +43,21 @@ impl Fold<'_, '_> {
         key: &[Value<'_>],
         values: &[Value<'_>],
         spare: Spare,
+        indexes: Indexes,
     ) -> Result<(), FoldStop> {
         let table = &plan.table.table;
-        for index in &table.uniques {
+        for (i, index) in table.uniques.iter().enumerate() {
+            let named = plan.is_named(i);
+            if !named && indexes == Indexes::Named {
+                continue;
+            }
             let terms = self.evaluators.terms(self.ctx.conn, plan, index, values)?;
             let Some(terms) = terms else { continue };
             // They are no part of the fold, and go only for a row that is really written.
             let keyless = if spare == Spare::PendingWhole || planted!(KeylessStays) {
                 Vec::new()
             } else {
-                rows::take_keyless(self.ctx.conn, table, index, &terms)?
+                rows::take_keyless(self.ctx.conn, plan, index, &terms)?
             };
             for lost in keyless {
                 for (column, value) in table.columns.iter().zip(&lost) {
@@ -70,7 +85,7 @@ impl Fold<'_, '_> {
                 if self.give_back(plan, index, &terms, key, &other)? {
                     continue;
                 }
-                self.remove(plan, &other)?;
+                self.remove(plan, &other, named)?;
             }
         }
         Ok(())
@@ -118,7 +133,7 @@ impl Fold<'_, '_> {
             })
             .map(|(c, v)| (*c, v.as_value()))
             .collect();
-        if back.is_empty() || !rows::try_update(conn, plan, key, &back)? {
+        if back.is_empty() || !write::try_update(conn, plan, key, &back)? {
             return Ok(false);
         }
         if rows::colliding(conn, &plan.table.table, index, terms, incoming)?
@@ -134,7 +149,7 @@ impl Fold<'_, '_> {
                 .iter()
                 .filter_map(|(c, _)| Some((*c, here.get(c + offset)?.as_value())))
                 .collect();
-            rows::try_update(conn, plan, key, &now)?;
+            write::try_update(conn, plan, key, &now)?;
             return Ok(false);
         }
         let lost = |c| back.iter().any(|(b, _)| *b == c);
@@ -150,14 +165,21 @@ impl Fold<'_, '_> {
         Ok(true)
     }
 
-    /// Removes a row that another displaces.
-    fn remove(&mut self, plan: &Plan, key: &[Value<'_>]) -> Result<(), FoldStop> {
+    /// Removes a row that another displaces. `fold`: on all nodes alike. Else it is this node's doing, and what the fold has must be sent as deleted.
+    pub(super) fn remove(
+        &mut self,
+        plan: &Plan,
+        key: &[Value<'_>],
+        fold: bool,
+    ) -> Result<(), FoldStop> {
+        let mut in_fold = true;
         match self.pending(plan, key) {
             // Not sent yet: it is given up. Its change-log row stays, and the scan, finding the row gone, sends a delete.
             Some(PendingRow {
                 unsent: Some(Reduced::Whole),
                 ..
             }) => {
+                in_fold = false;
                 self.journal_mine(plan, key, None, "unique-collision")?;
                 #[cfg(feature = "planted-bugs")]
                 if planted!(GivenUpUnsaid) {
@@ -187,6 +209,7 @@ impl Fold<'_, '_> {
             }
             // In flight: its echo brings it back. The cells that were changed since it brings back only in the same transaction.
             Some(p) => {
+                in_fold = false;
                 self.hold_if(p.in_flight)?;
                 if let Some(Reduced::Cells(mask)) = p.unsent {
                     self.park(plan, key, mask)?;
@@ -194,7 +217,25 @@ impl Fold<'_, '_> {
             }
             None => self.journal_row(plan, key, None, None, "unique-collision")?,
         }
-        rows::execute(self.ctx.conn, &plan.delete, key).doing_with(|| doing(plan))?;
+        write::delete(self.ctx.conn, plan, key).doing_with(|| doing(plan))?;
+        if in_fold && !fold {
+            self.log_deleted(plan, key)?;
+        }
+        Ok(())
+    }
+
+    /// A change of this node like one of the application's: it is pending, and will be sent.
+    fn log_deleted(&mut self, plan: &Plan, key: &[Value<'_>]) -> Result<(), FoldStop> {
+        let table = &plan.table;
+        let log = triggers::log_change(&table.table, ChangeKind::Delete, table.generation);
+        rows::execute(self.ctx.conn, &log, key).doing_with(|| doing(plan))?;
+        self.ctx.stats.deleted_here += 1;
+        let name = table.table.name.to_ascii_lowercase();
+        self.ctx
+            .pending
+            .entry(name)
+            .or_default()
+            .catch_up(self.ctx.conn, table)?;
         Ok(())
     }
 

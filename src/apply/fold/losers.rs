@@ -9,6 +9,9 @@ use crate::change::position::NodeId;
 use crate::change::value::{OwnedValue, Value};
 use crate::state::journal::{self, Conflict};
 
+/// Two nodes have inserted different rows under one key.
+pub(super) const INSERT_COLLISION: &str = "insert-collision";
+
 impl Fold<'_, '_> {
     /// Journals values of this node that lose to the batch.
     pub(super) fn journal_mine(
@@ -72,7 +75,8 @@ impl Fold<'_, '_> {
         Ok(())
     }
 
-    /// Journals values of the batch that lose to what is pending here.
+    /// Journals values of the batch that lose to what is pending here. A value that is the same here has lost nothing; of a row that lost its key
+    /// all is kept, since it can only come back whole.
     pub(super) fn journal_theirs(
         &mut self,
         plan: &Plan,
@@ -89,6 +93,11 @@ impl Fold<'_, '_> {
             let Some(name) = plan.definition.columns.get(*column) else {
                 continue;
             };
+            let same = reason != INSERT_COLLISION
+                && rows::has_cells(self.ctx.conn, plan, key, &[*column], &[*value])?;
+            if same {
+                continue;
+            }
             self.record(&Conflict {
                 table: &plan.definition.name,
                 key: &literals,

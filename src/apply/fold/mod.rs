@@ -6,21 +6,26 @@
 //! - What has not reached the stream yields to what has: a pending whole row that is displaced before it was sent gets the UNIQUE values back that it
 //!   had before, where they are free, else it is given up (the scan finds it gone and sends a delete); one in flight comes back with its echo,
 //!   on every node alike.
+//! - A UNIQUE index that the batch was not made under displaces nothing in the fold. Where this node has one all the same, what stands in a row's way when the whole batch is
+//!   in place is deleted as if the application had done it: logged, journaled, and sent to all (`late`).
 //! - What is in flight and would vanish until its echo holds the batch back instead, for a bounded time, unless that echo is folded in the same
 //!   transaction (no flicker).
 
 mod displace;
+mod gone_index;
+mod late;
 mod losers;
 mod together;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
 use super::evaluator::Evaluators;
 use super::incoming::IncomingBatch;
 use super::plan::{Plan, Plans};
-use super::rows;
+use super::{rows, write};
 use crate::change::key::KeyBytes;
 use crate::change::operation::{ColumnMask, Reduced};
 use crate::change::position::{NodeId, Sequence};
@@ -31,7 +36,8 @@ use crate::codec::commit::{CommitRecord, TableDefinition};
 use crate::codec::rows::{RowOp, RowReader};
 use crate::planted::planted;
 use crate::sqlite::error::{Doing, Fault, SqliteError, fault_of};
-use displace::Spare;
+use displace::{Indexes, Spare};
+use late::Late;
 pub use together::Together;
 
 /// Why a batch was not folded.
@@ -78,6 +84,8 @@ pub struct FoldStats {
     pub conflicts: HashMap<&'static str, u64>,
     /// Rows that got back the UNIQUE values that they had before.
     pub given_back: u64,
+    /// Rows that this node has deleted because they stood in another's way on a UNIQUE index that the batch was not made under.
+    pub deleted_here: u64,
 }
 
 /// Folds a batch; whether that changed anything in the database.
@@ -111,29 +119,58 @@ pub fn fold(
         record,
         evaluators: Evaluators::default(),
         aside: HashMap::new(),
+        late: Vec::new(),
     };
     if plans.iter().flatten().any(|p| p.has_uniques()) && !planted!(NobodyStepsAside) {
         each_row(batch, &record.tables, |table, op, values| {
             match plans.get(table).and_then(Option::as_ref) {
                 Some(plan) if op == RowOp::Whole && plan.has_uniques() => {
-                    fold.step_aside(plan, table, values)
+                    let (_, values) = plan.project(op, values);
+                    fold.step_aside(plan, table, &values)
                 }
                 _ => Ok(()),
             }
         })?;
     }
-    each_row(batch, &record.tables, |table, op, values| {
-        let Some(plan) = plans.get(table).and_then(Option::as_ref) else {
-            return Ok(());
+    for (n, plan) in plans.iter().enumerate() {
+        let Some(plan) = plan.as_ref().filter(|p| !p.gone_uniques.is_empty()) else {
+            continue;
         };
-        fold.ctx.stats.rows += 1;
-        match op {
-            RowOp::Delete => fold.delete(plan, values),
-            RowOp::Whole => fold.whole(plan, table, values),
-            RowOp::Cells(mask) => fold.cells(plan, mask, values),
-        }
-    })?;
+        fold.displace_by_gone(plan, n, batch)?;
+    }
+    for pass in passes(plans) {
+        each_row(batch, &record.tables, |table, op, values| {
+            let Some(plan) = plans.get(table).and_then(Option::as_ref) else {
+                return Ok(());
+            };
+            if pass.is_some_and(|(deletes, turn)| {
+                (op == RowOp::Delete) != deletes || plan.table.turn != turn
+            }) {
+                return Ok(());
+            }
+            fold.ctx.stats.rows += 1;
+            let (op, values) = plan.project(op, values);
+            match op {
+                RowOp::Delete => fold.delete(plan, &values),
+                RowOp::Whole => fold.whole(plan, table, &values),
+                RowOp::Cells(mask) => fold.cells(plan, mask, &values),
+            }
+        })?;
+    }
+    fold.place_late()?;
     Ok(conn.total_changes() != before)
+}
+
+/// The order of a batch's tables, which the fold does not depend on, where triggers that fire here read some of them: first deletes, of the last tables first,
+/// then all else. Each pass is for deletes or for all else of the tables whose turn it is; none: one pass for everything.
+fn passes(plans: &Plans) -> Vec<Option<(bool, usize)>> {
+    let turns: BTreeSet<usize> = plans.iter().flatten().map(|p| p.table.turn).collect();
+    if turns.len() < 2 {
+        return vec![None];
+    }
+    let deletes = turns.iter().rev().map(|turn| Some((true, *turn)));
+    let others = turns.iter().map(|turn| Some((false, *turn)));
+    deletes.chain(others).collect()
 }
 
 fn each_row(
@@ -161,6 +198,8 @@ struct Fold<'a, 'c> {
     evaluators: Evaluators,
     /// Rows that stepped aside, as they were here: by table and key.
     aside: HashMap<(usize, KeyBytes), Vec<OwnedValue>>,
+    /// Rows that must wait until the rest of the batch is in place.
+    late: Vec<Late>,
 }
 
 impl Fold<'_, '_> {
@@ -210,7 +249,7 @@ impl Fold<'_, '_> {
         if stays {
             return Ok(());
         }
-        rows::execute(self.ctx.conn, &plan.delete, &key).doing_with(|| doing(plan))?;
+        write::delete(self.ctx.conn, plan, &key).doing_with(|| doing(plan))?;
         self.aside.insert(
             (table, plan.table.table.normal_key(key.iter().copied())),
             here,
@@ -236,13 +275,13 @@ impl Fold<'_, '_> {
             }
             None => {}
         }
-        rows::execute(self.ctx.conn, &plan.delete, key).doing_with(|| doing(plan))?;
+        write::delete(self.ctx.conn, plan, key).doing_with(|| doing(plan))?;
         Ok(())
     }
 
     fn cells(
         &mut self,
-        plan: &Plan,
+        plan: &Arc<Plan>,
         mask: ColumnMask,
         values: &[Value<'_>],
     ) -> Result<(), FoldStop> {
@@ -287,12 +326,21 @@ impl Fold<'_, '_> {
         {
             return Ok(());
         }
-        cells.extend_from_slice(key);
-        rows::execute(self.ctx.conn, &plan.update(&columns), &cells).doing_with(|| doing(plan))?;
-        Ok(())
+        match write::cells(self.ctx.conn, plan, key, &columns, &cells) {
+            Err(e) if plan.has_extra_uniques() && fault_of(&e) == Fault::Unique => {
+                self.late.push(Late::cells(plan, columns, &cells, key));
+                Ok(())
+            }
+            done => done.doing_with(|| doing(plan)).map_err(FoldStop::from),
+        }
     }
 
-    fn whole(&mut self, plan: &Plan, table: usize, values: &[Value<'_>]) -> Result<(), FoldStop> {
+    fn whole(
+        &mut self,
+        plan: &Arc<Plan>,
+        table: usize,
+        values: &[Value<'_>],
+    ) -> Result<(), FoldStop> {
         let key = rows::key_of(plan, values);
         let mut aside = if self.aside.is_empty() {
             None
@@ -310,23 +358,25 @@ impl Fold<'_, '_> {
             }) => {
                 let columns: Vec<usize> = (0..plan.definition.columns.len()).collect();
                 let from = values.len() - columns.len();
-                self.journal_theirs(
-                    plan,
-                    &key,
-                    &columns,
-                    values.get(from..).unwrap_or_default(),
-                    if inserted {
-                        "insert-collision"
-                    } else {
-                        "overwritten-here"
-                    },
-                )?;
+                if !rows::has_row(self.ctx.conn, plan, &key, &values)? {
+                    self.journal_theirs(
+                        plan,
+                        &key,
+                        &columns,
+                        values.get(from..).unwrap_or_default(),
+                        if inserted {
+                            losers::INSERT_COLLISION
+                        } else {
+                            "overwritten-here"
+                        },
+                    )?;
+                }
                 if planted!(SideEffectsSkipped) {
                     return Ok(());
                 }
                 // Others that are pending whole stay: their own batch, which comes later in the stream, overwrites whatever becomes of them there,
                 // and here nothing is put in their way.
-                return self.displace(plan, &key, &values, Spare::PendingWhole);
+                return self.displace(plan, &key, &values, Spare::PendingWhole, Indexes::Named);
             }
             Some(PendingRow {
                 all: Reduced::Cells(mine),
@@ -382,23 +432,29 @@ impl Fold<'_, '_> {
     /// Writes a row, removing what stands in its way. `aside`: the row as it was, where it stepped aside and has columns of its own.
     fn put(
         &mut self,
-        plan: &Plan,
+        plan: &Arc<Plan>,
         key: &[Value<'_>],
         values: &[Value<'_>],
         aside: Option<&[OwnedValue]>,
     ) -> Result<(), FoldStop> {
         let write = |conn: &Connection| match aside {
-            Some(here) => rows::put_back(conn, plan, here, values),
-            None => rows::execute(conn, &plan.upsert, values),
+            Some(here) => write::put_back(conn, plan, here, values),
+            None => write::whole(conn, plan, key, values),
         };
         match write(self.ctx.conn) {
-            Ok(_) => return Ok(()),
+            Ok(()) => return Ok(()),
             Err(e) if plan.has_uniques() && fault_of(&e) == Fault::Unique => {}
             Err(e) => return Err(refused(plan, e)),
         }
-        self.displace(plan, key, values, Spare::Nothing)?;
-        write(self.ctx.conn).map_err(|e| refused(plan, e))?;
-        Ok(())
+        self.displace(plan, key, values, Spare::Nothing, Indexes::Named)?;
+        match write(self.ctx.conn) {
+            Ok(_) => Ok(()),
+            Err(e) if plan.has_extra_uniques() && fault_of(&e) == Fault::Unique => {
+                self.late.push(Late::whole(plan, values, aside, key));
+                Ok(())
+            }
+            Err(e) => Err(refused(plan, e)),
+        }
     }
 }
 
@@ -413,7 +469,7 @@ fn refused(plan: &Plan, error: rusqlite::Error) -> FoldStop {
             if e.code == rusqlite::ErrorCode::ConstraintViolation =>
         {
             FoldStop::Closed(format!(
-                "table \"{}\" here refuses a row that another node has ({}): make its definition equal to that node's",
+                "table \"{}\" here refuses a row that another node has ({}): make its definition equal to that node's; a UNIQUE index that refuses it can be dropped here, and created again when no rows collide",
                 plan.table.table.name,
                 message.as_deref().unwrap_or("constraint failed")
             ))

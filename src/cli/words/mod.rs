@@ -9,6 +9,7 @@ mod dead_letters;
 mod given;
 mod output;
 mod purge;
+mod schema;
 pub mod snapshot;
 mod span;
 mod verify;
@@ -21,6 +22,7 @@ pub use dead_letters::DeadLetters;
 pub use given::Given;
 pub use output::Done;
 pub use purge::Purge;
+pub use schema::Schema;
 pub use snapshot::Snapshot;
 pub use verify::Verify;
 pub use wait::Wait;
@@ -48,6 +50,8 @@ pub enum Word {
     Wait(Wait),
     /// Comparing nodes.
     Verify(Verify),
+    /// Schemas.
+    Schema(Schema),
 }
 
 /// One command of words.
@@ -75,6 +79,7 @@ const VERBS: &[&[Verb]] = &[
     span::VERBS,
     wait::VERBS,
     verify::VERBS,
+    schema::VERBS,
     snapshot::VERBS,
 ];
 
@@ -246,6 +251,7 @@ pub fn run(word: Word, config: &Config) -> Result<Done, Fatal> {
         Word::Snapshot(command) => snapshot::run(command, config),
         Word::Wait(command) => wait::run(command, config),
         Word::Verify(command) => verify::run(command, config),
+        Word::Schema(command) => schema::run(command, config),
     }
 }
 

@@ -85,8 +85,8 @@ pub fn judge(view: &View) -> Verdict {
             .warnings
             .push(format!("snapshots fail: {}", trouble.error));
     }
-    if let Some(unsure) = &view.unsure {
-        verdict.warnings.push(unsure.clone());
+    for sentence in [&view.unsure, &view.triggers].into_iter().flatten() {
+        verdict.warnings.push(sentence.clone());
     }
     if view.dead_letters > 0 {
         verdict.warnings.push(format!(
@@ -190,8 +190,10 @@ mod tests {
     fn dead_letters_warn_and_do_not_take_the_node_out() {
         let status = working();
         status.set_dead_letters(2);
+        status.set_triggers(Some("trigger \"ai\" fails".to_owned()));
         let verdict = judge(&status.view());
         assert!(verdict.is_healthy());
-        assert!(verdict.warnings[0].starts_with("2 changes"));
+        assert!(verdict.warnings[0].contains("ai"));
+        assert!(verdict.warnings[1].starts_with("2 changes"));
     }
 }

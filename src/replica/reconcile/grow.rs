@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::apply::plan::{Gate, gate};
+use crate::apply::plan::{Fit, Gate, gate};
 use crate::change::key::Collation;
 use crate::change::table::{Table, TableKey, UniqueIndex};
 use crate::codec::commit::{CommitRecord, TableDefinition};
@@ -44,7 +44,7 @@ pub fn grow(
         let closed = {
             let (filter, conn) = (&fold.filter, &fold.conn);
             let wanted = |t: &str| filter.wants(conn, t);
-            let gate = gate(&fold.captured, &wanted, definition, record.node);
+            let gate = gate(&fold.captured, &wanted, definition, record.node, Fit::Exact);
             matches!(gate, Gate::Closed(_))
         };
         if !closed {

@@ -12,6 +12,7 @@
 //!   too that it lacks and that this node has changed: the cluster may have lost the row rather than deleted it;
 //! - a schema that differs so that something would be lost stops it before anything is written.
 
+mod adopt;
 mod fill;
 mod table;
 
@@ -23,9 +24,10 @@ use rusqlite::Connection;
 
 use super::{Replica, ReplicaError};
 use crate::apply::evaluator::Evaluators;
-use crate::apply::plan::{Gate, Plan, gate};
+use crate::apply::plan::{Fit, Gate, Plan, gate};
 use crate::capture::triggers;
 use crate::change::position::{NodeId, Sequence};
+use crate::change::table::Table;
 use crate::changelog::pending::TablePending;
 use crate::changelog::retire::retire;
 use crate::codec::commit::TableDefinition;
@@ -36,6 +38,7 @@ use crate::sqlite::introspect::{self, OWN_PREFIX};
 use crate::state::skips::Skips;
 use crate::state::unsure::{self, Reason};
 use crate::state::{StateError, covered, node, past, publishers};
+pub use adopt::Adopted;
 
 /// How to restore.
 pub struct RestoreOptions<'a> {
@@ -102,6 +105,17 @@ pub struct Restored {
     pub entered: u64,
 }
 
+/// An empty database keeps the encoding that it was made with, and SQLite fills none from one of another.
+fn same_encoding(conn: &Connection, from: &Connection) -> Result<(), RestoreError> {
+    let (here, there) = (connection::encoding(conn)?, connection::encoding(from)?);
+    if here == there {
+        return Ok(());
+    }
+    Err(RestoreError::Schema(format!(
+        "this database is empty and encoded in {here}, the snapshot in {there}: stop the daemon, make the database anew with PRAGMA encoding = '{there}' and start again"
+    )))
+}
+
 impl Replica {
     /// Whether the database holds no table, view or trigger of an application.
     ///
@@ -126,6 +140,7 @@ impl Replica {
             why: "it holds no replication state".to_owned(),
         })?;
         if has_nothing_of_the_app(&self.conn)? {
+            same_encoding(&self.conn, &from)?;
             fill::attach(&self.conn, snapshot)?;
         }
         let restored = self.restore_locked(&from, &state, options);
@@ -163,7 +178,10 @@ impl Replica {
         let new_history = state.history != self.history;
         let theirs = introspect::read_schema(from)?;
         if !out.filled {
-            for table in &theirs.tables {
+            // Triggers that fire here may read other tables.
+            let mut tables: Vec<&Table> = theirs.tables.iter().collect();
+            tables.sort_by_key(|t| self.captured.table(&t.name).map_or(0, |here| here.turn));
+            for table in tables {
                 let Some(plan) = self.plan_for(&TableDefinition::of(table), state.node_id)? else {
                     continue;
                 };
@@ -181,6 +199,7 @@ impl Replica {
                     at: state.position.sequence,
                     options,
                     new_history,
+                    keep_strangers: false,
                     out: &mut out,
                     evaluators: Evaluators::default(),
                 }
@@ -232,6 +251,7 @@ impl Replica {
             &|t| filter.wants(conn, t),
             definition,
             leader,
+            Fit::Exact,
         ) {
             Gate::Open(plan) => Ok(Some(plan)),
             Gate::Excluded => Ok(None),
@@ -270,7 +290,7 @@ impl Replica {
                 let table = what
                     .tables
                     .get(rows.table as usize)
-                    .and_then(|t| captured.table(t))
+                    .and_then(|t| captured.table_meant(t))
                     .filter(|t| !t.log.is_empty());
                 if let Some(table) = table {
                     retire(conn, table, rows)?;

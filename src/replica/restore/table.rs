@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::{RestoreError, RestoreOptions, Restored};
 use crate::apply::evaluator::Evaluators;
 use crate::apply::plan::Plan;
-use crate::apply::rows;
+use crate::apply::{rows, write};
 use crate::capture::triggers;
 use crate::change::literal::sql_literals;
 use crate::change::operation::{ChangeKind, ColumnMask, Reduced};
@@ -43,6 +43,8 @@ pub struct TableRestore<'a> {
     pub options: &'a RestoreOptions<'a>,
     /// The snapshot is of another history than this database.
     pub new_history: bool,
+    /// Rows that the snapshot does not have stay, and become this node's changes; those that differ are journaled.
+    pub keep_strangers: bool,
     pub out: &'a mut Restored,
     pub evaluators: Evaluators,
 }
@@ -59,9 +61,9 @@ impl TableRestore<'_> {
     pub fn run(mut self) -> Result<(), RestoreError> {
         self.conn
             .execute_batch(&format!(
-                "DROP TABLE IF EXISTS temp.harmonylite_gone; DROP TABLE IF EXISTS temp.harmonylite_aside;
-                 CREATE TEMP TABLE harmonylite_gone({});
-                 CREATE TEMP TABLE harmonylite_aside(key, c INTEGER, v, PRIMARY KEY(key, c)) WITHOUT ROWID;",
+                "DROP TABLE IF EXISTS temp.__harmonylite__gone; DROP TABLE IF EXISTS temp.__harmonylite__aside;
+                 CREATE TEMP TABLE __harmonylite__gone({});
+                 CREATE TEMP TABLE __harmonylite__aside(key, c INTEGER, v, PRIMARY KEY(key, c)) WITHOUT ROWID;",
                 numbered("k", self.plan.table.table.key_len())
             ))
             .doing_with(|| self.doing())?;
@@ -69,7 +71,9 @@ impl TableRestore<'_> {
         self.remove_gone()?;
         self.write_theirs()?;
         self.conn
-            .execute_batch("DROP TABLE temp.harmonylite_gone; DROP TABLE temp.harmonylite_aside;")
+            .execute_batch(
+                "DROP TABLE temp.__harmonylite__gone; DROP TABLE temp.__harmonylite__aside;",
+            )
             .doing_with(|| self.doing())?;
         Ok(())
     }
@@ -111,7 +115,7 @@ impl TableRestore<'_> {
             .doing(&doing)?;
         let mut gone = conn
             .prepare(&format!(
-                "INSERT INTO temp.harmonylite_gone VALUES({})",
+                "INSERT INTO temp.__harmonylite__gone VALUES({})",
                 numbered("?", ours.key_len())
             ))
             .doing(&doing)?;
@@ -142,8 +146,8 @@ impl TableRestore<'_> {
                 .query(rusqlite::params_from_iter(key.iter()))
                 .doing(&doing)?;
             let goes = match matching.next().doing(&doing)? {
-                None if self.new_history && mine != Mine::Nothing => {
-                    // It may have been lost, not deleted: in doubt it is sent as it is here.
+                None if self.keep_strangers || (self.new_history && mine != Mine::Nothing) => {
+                    // It may have been lost, not deleted, or nobody has heard of it: in doubt it is sent as it is here.
                     self.log(&key, ChangeKind::Rewritten)?;
                     self.out.kept += 1;
                     false
@@ -190,7 +194,7 @@ impl TableRestore<'_> {
         let name = ours.normal_key(key.iter().copied());
         let mut insert = self
             .conn
-            .prepare_cached("INSERT INTO temp.harmonylite_aside VALUES(?1, ?2, ?3)")
+            .prepare_cached("INSERT INTO temp.__harmonylite__aside VALUES(?1, ?2, ?3)")
             .doing_with(|| self.doing())?;
         for c in 0..ours.columns.len() {
             let pending = matches!(mine, Mine::Cells(mask) if mask.has(c));
@@ -205,22 +209,40 @@ impl TableRestore<'_> {
         Ok(())
     }
 
+    /// Removes the rows that go, piece by piece: where a trigger has a row ignored, a savepoint is rolled back, and SQLite ends every statement then that is still reading.
     fn remove_gone(&mut self) -> Result<(), RestoreError> {
         let doing = self.doing();
         let width = self.plan.table.table.key_len();
-        let mut gone = self
-            .conn
-            .prepare("SELECT * FROM temp.harmonylite_gone")
-            .doing(&doing)?;
-        let mut found = gone.query([]).doing(&doing)?;
-        while let Some(row) = found.next().doing(&doing)? {
-            let key: Vec<Value<'_>> = (0..width)
-                .map(|i| row.get_ref(i).map(from_sql))
-                .collect::<Result<_, _>>()
-                .doing(&doing)?;
-            rows::execute(self.conn, &self.plan.delete, &key).doing(&doing)?;
+        let mut behind = 0;
+        loop {
+            let piece = self.gone_behind(behind, width).doing(&doing)?;
+            let Some((last, _)) = piece.last() else {
+                return Ok(());
+            };
+            behind = *last;
+            for (_, key) in &piece {
+                let key: Vec<Value<'_>> = key.iter().map(OwnedValue::as_value).collect();
+                write::delete(self.conn, self.plan, &key).doing(&doing)?;
+            }
         }
-        Ok(())
+    }
+
+    /// The next rows that go, each with its place among them.
+    fn gone_behind(
+        &self,
+        place: i64,
+        width: usize,
+    ) -> rusqlite::Result<Vec<(i64, Vec<OwnedValue>)>> {
+        let mut next = self.conn.prepare_cached(&format!(
+            "SELECT rowid, * FROM temp.__harmonylite__gone WHERE rowid > ?1 ORDER BY rowid LIMIT {STEP}"
+        ))?;
+        next.query_map([place], |row| {
+            let key = (1..=width)
+                .map(|i| row.get_ref(i).map(|v| from_sql(v).to_owned()))
+                .collect::<rusqlite::Result<_>>()?;
+            Ok((row.get(0)?, key))
+        })?
+        .collect()
     }
 
     fn write_theirs(&mut self) -> Result<(), RestoreError> {
@@ -289,14 +311,17 @@ impl TableRestore<'_> {
         if rows::has_row(self.conn, plan, key, &values)? {
             return Ok(());
         }
-        let mut wrote = rows::execute(self.conn, &plan.upsert, &values);
+        if self.keep_strangers {
+            self.journal_stranger(key, &values)?;
+        }
+        let mut wrote = write::whole(self.conn, plan, key, &values);
         if wrote.as_ref().is_err_and(|e| fault_of(e) == Fault::Unique)
             && self.clear_keyless(&values)?
         {
-            wrote = rows::execute(self.conn, &plan.upsert, &values);
+            wrote = write::whole(self.conn, plan, key, &values);
         }
         match wrote {
-            Ok(_) => self.out.written += 1,
+            Ok(()) => self.out.written += 1,
             Err(e) if fault_of(&e) == Fault::Unique => return self.lose(key, theirs, mine),
             Err(e) => return Err(e).doing_with(|| self.doing())?,
         }
@@ -307,7 +332,31 @@ impl TableRestore<'_> {
             .map(|(c, v)| (*c, v.as_value()))
             .collect();
         if !own.is_empty() {
-            rows::try_update(self.conn, plan, key, &own)?;
+            write::try_update(self.conn, plan, key, &own)?;
+        }
+        Ok(())
+    }
+
+    /// What a row here was that becomes the snapshot's, though nobody has changed it since.
+    fn journal_stranger(&self, key: &[Value<'_>], values: &[Value<'_>]) -> Result<(), SqliteError> {
+        let Some(here) = rows::read_here(self.conn, self.plan, key)? else {
+            return Ok(());
+        };
+        let offset = rows::offset_here(self.plan);
+        let literals = sql_literals(key);
+        for (c, column) in self.plan.table.table.columns.iter().enumerate() {
+            let theirs = self.plan.value_at(c).and_then(|i| values.get(i));
+            if let (Some(mine), Some(theirs)) = (here.get(c + offset), theirs)
+                && !mine.as_value().same_bytes(theirs)
+            {
+                self.journal_as(
+                    &literals,
+                    &column.name,
+                    mine.as_value(),
+                    self.me,
+                    "insert-collision",
+                )?;
+            }
         }
         Ok(())
     }
@@ -319,7 +368,7 @@ impl TableRestore<'_> {
         for index in &table.uniques {
             let terms = self.evaluators.terms(self.conn, self.plan, index, values)?;
             if let Some(terms) = terms {
-                any |= !rows::take_keyless(self.conn, table, index, &terms)?.is_empty();
+                any |= !rows::take_keyless(self.conn, self.plan, index, &terms)?.is_empty();
             }
         }
         Ok(any)
@@ -329,7 +378,7 @@ impl TableRestore<'_> {
         let name = self.plan.table.table.normal_key(key.iter().copied());
         let mut stmt = self
             .conn
-            .prepare_cached("SELECT c, v FROM temp.harmonylite_aside WHERE key = ?1")
+            .prepare_cached("SELECT c, v FROM temp.__harmonylite__aside WHERE key = ?1")
             .doing_with(|| self.doing())?;
         stmt.query_map([&name[..]], |r| {
             let c: i64 = r.get(0)?;
@@ -366,7 +415,7 @@ impl TableRestore<'_> {
             }
             self.pending.forget_cells(table, key);
         }
-        rows::execute(self.conn, &self.plan.delete, key).doing(&doing)?;
+        write::delete(self.conn, self.plan, key).doing(&doing)?;
         if !planted!(LoserNotLogged) {
             self.log(key, ChangeKind::Delete)?;
         }
@@ -417,6 +466,22 @@ impl TableRestore<'_> {
         value: Value<'_>,
         loser: NodeId,
     ) -> Result<(), SqliteError> {
+        let reason = if loser == self.me {
+            "deleted-elsewhere"
+        } else {
+            "unique-collision"
+        };
+        self.journal_as(key, column, value, loser, reason)
+    }
+
+    fn journal_as(
+        &self,
+        key: &str,
+        column: &str,
+        value: Value<'_>,
+        loser: NodeId,
+        reason: &'static str,
+    ) -> Result<(), SqliteError> {
         journal::record_conflict(
             self.conn,
             &Conflict {
@@ -431,11 +496,7 @@ impl TableRestore<'_> {
                     self.me
                 },
                 position: self.at,
-                reason: if loser == self.me {
-                    "deleted-elsewhere"
-                } else {
-                    "unique-collision"
-                },
+                reason,
             },
         )
     }

@@ -47,6 +47,15 @@ impl Outsider {
         });
     }
 
+    /// What stands under a key of a KV bucket.
+    pub fn value(&self, bucket: &str, key: &str) -> String {
+        let value = self.runtime.block_on(async {
+            let bucket = self.context.get_key_value(bucket).await.unwrap();
+            bucket.get(key).await.unwrap().unwrap_or_default()
+        });
+        String::from_utf8(value.to_vec()).unwrap()
+    }
+
     /// The bytes of a message.
     pub fn message(&self, stream: &str, sequence: u64) -> Vec<u8> {
         self.runtime.block_on(async {

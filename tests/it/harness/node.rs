@@ -1,5 +1,6 @@
 //! One node: a folder on a real disk, a configuration, a daemon, and the app's database.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -23,6 +24,8 @@ pub struct Node {
     pub root: String,
     /// Sections of the configuration.
     pub sections: String,
+    /// The database's name in the folder.
+    pub file: &'static str,
     /// More environment variables for the daemon.
     pub environment: Vec<(String, String)>,
     process: Option<Child>,
@@ -43,12 +46,16 @@ pub fn folder() -> tempfile::TempDir {
         .unwrap()
 }
 
-/// The program under test. The kernel kills it when the thread that starts it ends, so a test that is killed leaves no daemon behind.
+/// The program under test.
 fn program() -> Command {
-    let program = env!("CARGO_BIN_EXE_harmonylite");
+    bound(env!("CARGO_BIN_EXE_harmonylite"))
+}
+
+/// A program that the kernel kills when the thread that starts it ends, so a test that is killed leaves no process behind.
+pub fn bound(program: impl AsRef<OsStr>) -> Command {
     if Path::new("/usr/bin/setpriv").exists() {
         let mut command = Command::new("/usr/bin/setpriv");
-        command.args(["--pdeathsig", "KILL", program]);
+        command.args(["--pdeathsig", "KILL"]).arg(program.as_ref());
         command
     } else {
         Command::new(program)
@@ -72,6 +79,7 @@ impl Node {
             _owned: None,
             root: String::new(),
             sections: format!("[nats]\nurls = [\"{url}\"]\nreconnect_wait_seconds = 1\n"),
+            file: "app.db",
             environment: Vec::new(),
             process: None,
             log_begins: 0,
@@ -87,7 +95,7 @@ impl Node {
 
     /// The database's path.
     pub fn database(&self) -> PathBuf {
-        self.folder.join("app.db")
+        self.folder.join(self.file)
     }
 
     /// The sequence map's path.

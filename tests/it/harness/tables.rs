@@ -62,7 +62,7 @@ pub fn rows(conn: &Connection, sql: &str) -> Vec<Vec<Cell>> {
     rows
 }
 
-fn cell(value: ValueRef<'_>) -> Cell {
+pub fn cell(value: ValueRef<'_>) -> Cell {
     match value {
         ValueRef::Null => Cell::Null,
         ValueRef::Integer(number) => Cell::Integer(number),

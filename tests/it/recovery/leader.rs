@@ -99,3 +99,22 @@ fn who_was_stopped_while_it_took_one_holds_up_no_leader_for_long() {
         newest(&cluster[0]) > before
     });
 }
+
+#[test]
+fn a_snapshot_that_nobody_has_verified_holds_up_no_other() {
+    let mut cluster = prepared(1, TRIMMED);
+    cluster[0].start_replicating();
+    insert(&cluster[0], 5, 10);
+    cluster[0].wait_published();
+    eventually("what was written is in a snapshot", || {
+        newest(&cluster[0]) == position(&cluster[0])
+    });
+    cluster[0].stop();
+    // As if it had been killed between the upload and the note. Nothing is written from now on, as where a stream is full.
+    let outsider = Outsider::new(&cluster.server.url());
+    outsider.put("harmonylite-changes-snapshots", "verified", "[]");
+    cluster[0].start_replicating();
+    eventually("there is one that streams may be trimmed by", || {
+        outsider.value("harmonylite-changes-snapshots", "verified") != "[]"
+    });
+}

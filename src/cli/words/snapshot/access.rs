@@ -37,7 +37,7 @@ impl Access {
     pub fn open(config: &Config) -> Result<Self, Fatal> {
         let runtime = crate::engine::runtime(1)?;
         let broker = match config.snapshot.store {
-            Kind::Nats => Some(runtime.block_on(connect(config))?),
+            Kind::Nats => Some(runtime.block_on(connect(config, "the store"))?),
             Kind::S3 | Kind::WebDav | Kind::Sftp | Kind::File => None,
         };
         let store = store::open(&config.snapshot, broker).map_err(|e| store_fault(&e))?;
@@ -104,7 +104,8 @@ impl Access {
     }
 }
 
-async fn connect(config: &Config) -> Result<Broker, Fatal> {
+/// The configured servers, or the one that the daemon runs. `what` is there, for who has to be told that it cannot be had.
+pub(in crate::cli::words) async fn connect(config: &Config, what: &str) -> Result<Broker, Fatal> {
     let urls = match config.nats.urls.as_slice() {
         [] => {
             let answer = client::request(&config.db_path, Request::Ping, PING, |_| {});
@@ -115,7 +116,7 @@ async fn connect(config: &Config) -> Result<Broker, Fatal> {
             url.ok_or_else(|| {
                 Fatal::new(
                     ExitCode::Unavailable,
-                    "the store is in the NATS server that the daemon runs (nats.urls is empty), and no daemon is running: start harmonylite first",
+                    format!("{what} is in the NATS server that the daemon runs (nats.urls is empty), and no daemon is running: start harmonylite first"),
                 )
             })?
         }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::access::Access;
+pub(super) use self::access::connect;
 use super::{Done, Given, Verb, Word};
 use crate::cli::commands::{code, progress};
 use crate::cli::exit::ExitCode;

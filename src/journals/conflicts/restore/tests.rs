@@ -21,6 +21,7 @@ fn database(schema: &str) -> (tempfile::TempDir, Connection) {
         publish: true,
         include: vec![],
         exclude: vec!["aside".to_owned()],
+        fire_triggers: Some(Vec::new()),
     };
     drop(Replica::open(&path, &options, Duration::from_secs(5), &|| false).unwrap());
     let conn = open_as_app(&path).unwrap();
