@@ -205,3 +205,24 @@ fn own_batches_that_depend_on_one_another_are_folded_at_once() {
     assert_eq!(here.read(users), "1wantedone");
     assert_eq!(there.read(users), "1wantedone");
 }
+
+#[test]
+fn what_was_on_its_way_when_its_table_was_dropped_is_done_with() {
+    let schema = "CREATE TABLE d(id TEXT PRIMARY KEY, v); CREATE TABLE other(id TEXT PRIMARY KEY)";
+    let (mut here, mut there) = (Node::new(1, schema), Node::new(2, schema));
+    here.write("INSERT INTO d VALUES('b', 1)");
+    let sent = here.scan();
+    migrate(&mut here, "DROP TABLE d");
+    let all = stream(&[&sent]);
+    here.apply(&all);
+    there.apply(&all);
+    migrate(&mut here, "CREATE TABLE d(id TEXT PRIMARY KEY, v)");
+    // What others write to the row comes through: nothing of this node's is in its way.
+    there.write("UPDATE d SET v = 2");
+    let theirs = there.scan();
+    let all = stream(&[&sent, &theirs]);
+    here.apply(&all[1..]);
+    here.write("INSERT INTO d VALUES('c', 3)");
+    here.scan();
+    assert_eq!(here.pending(), 1);
+}

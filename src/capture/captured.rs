@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::app_triggers::{AppTriggers, TriggerCopy};
 use super::formerly::Formerly;
 use super::{layout, triggers};
-use crate::change::table::Table;
+use crate::change::table::{Table, TableKey};
 use crate::sqlite::ident::{quote, quote_list};
 use crate::sqlite::virtual_tables::VirtualTable;
 
@@ -31,6 +31,29 @@ pub struct CapturedTable {
     pub fires: Vec<Arc<TriggerCopy>>,
     /// Its place among the tables of a batch: its triggers may read those with a lower one, whose rows are written before its own, and deleted after.
     pub turn: usize,
+}
+
+impl CapturedTable {
+    /// What is left of a table that the application has dropped: its change log.
+    #[must_use]
+    pub fn dropped(name: &str) -> Self {
+        Self {
+            table: Table {
+                name: name.to_owned(),
+                columns: Vec::new(),
+                key: TableKey::Rowid("rowid"),
+                integer_key: false,
+                uniques: Vec::new(),
+            },
+            generation: 0,
+            log: quote(&layout::change_log(name)),
+            notes: None,
+            former: None,
+            formerly: Formerly::default(),
+            fires: Vec::new(),
+            turn: 0,
+        }
+    }
 }
 
 /// Where the UNIQUE values are that rows had before the app changed them: by the id of the change.

@@ -83,6 +83,14 @@ fn captured_as(conn: &Connection, table: &str) -> Result<Option<String>, SqliteE
     }))
 }
 
+/// Whether there is a change log of a table of this name.
+///
+/// # Errors
+/// SQLite's.
+pub fn has_log(conn: &Connection, table: &str) -> Result<bool, SqliteError> {
+    has_table(conn, &layout::change_log(table))
+}
+
 fn has_table(conn: &Connection, name: &str) -> Result<bool, SqliteError> {
     conn.prepare_cached("SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE)")
         .and_then(|mut s| s.query_row([name], |r| r.get(0)))

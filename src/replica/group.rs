@@ -12,6 +12,7 @@ use crate::apply::fold::{FoldContext, FoldStats, FoldStop, Together, fold};
 use crate::apply::incoming::{Body, Incoming, IncomingBatch};
 use crate::apply::order::{Verdict, judge_record};
 use crate::apply::plan::{Plans, open_gates};
+use crate::capture::{CapturedTable, renames};
 use crate::change::position::{BatchNumber, Incarnation, Sequence, ShardId};
 use crate::changelog::in_flight::Carrier;
 use crate::changelog::retire::{Retired, retire};
@@ -483,12 +484,18 @@ impl Replica {
             let Some(definition) = batch.record.tables.get(covers.table as usize) else {
                 continue;
             };
-            let Some(table) = self
-                .captured
-                .table_meant(&definition.name)
-                .filter(|t| !t.log.is_empty())
-            else {
-                continue;
+            let gone;
+            let table = match self.captured.table_meant(&definition.name) {
+                Some(table) if table.log.is_empty() => continue,
+                Some(table) => table,
+                // Its log outlives it, and would count as on its way for ever where the table is made again.
+                None if self.captured.has_dropped(&definition.name)
+                    && renames::has_log(&self.conn, &definition.name)? =>
+                {
+                    gone = CapturedTable::dropped(&definition.name);
+                    &gone
+                }
+                None => continue,
             };
             let pending = self
                 .pending

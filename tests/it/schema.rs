@@ -223,7 +223,10 @@ fn writes_right_after_a_rebuild_arrive() {
 
 #[test]
 fn the_rows_of_the_first_table_of_an_empty_database_arrive() {
-    let mut cluster = Cluster::new(2, 1, "");
+    let mut cluster = Cluster::prepared(2, "");
+    for node in &mut cluster.nodes {
+        node.start();
+    }
     cluster[0].sql("BEGIN; CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES(1, 'with the table'); COMMIT;");
     cluster[1].sql("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
     cluster[0].sql("INSERT INTO t VALUES(2, 'later')");

@@ -115,8 +115,7 @@ fn an_app_with_sqlite_3_35_drops_and_renames_columns() {
         1,
         "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b TEXT, c, d UNIQUE, e)",
     );
-    for node in &mut cluster.nodes {
-        node.wait_log("replicating position");
+    for node in &cluster.nodes {
         let id = node.id;
         // All in one go, so that most of it happens under triggers of before.
         let sql = format!(
