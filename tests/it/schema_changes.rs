@@ -279,6 +279,13 @@ fn a_new_kind_of_key_type_or_collation_is_taken_up() {
     let typed = anew("name TEXT COLLATE NOCASE PRIMARY KEY, v INTEGER");
     cluster[0].sql(&typed);
     cluster[1].sql(&typed);
+    // Each publishes its rows as it has them now; a change that another makes meanwhile may lose (docs/schema-changes.md).
+    for node in &cluster.nodes {
+        eventually("capture is certain of the new table", || {
+            node.integer("SELECT count(*) FROM sqlite_schema WHERE tbl_name = 'k' AND name = '__harmonylite__k_insert'") == 1
+                && node.integer("SELECT count(*) FROM __harmonylite__unsure") == 0
+        });
+    }
     cluster.converge();
     cluster[0].sql("UPDATE k SET v = 3 WHERE name = 'A'");
     cluster.converge();
