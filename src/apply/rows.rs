@@ -41,6 +41,26 @@ pub fn execute(conn: &Connection, sql: &str, values: &[Value<'_>]) -> rusqlite::
     stmt.raw_execute()
 }
 
+/// The keys that a query of one id finds, each behind an id of its own. Nothing reads on when this returns.
+///
+/// # Errors
+/// SQLite's.
+pub fn keys(
+    conn: &Connection,
+    sql: &str,
+    id: i64,
+    width: usize,
+) -> rusqlite::Result<Vec<(i64, Vec<OwnedValue>)>> {
+    let mut stmt = conn.prepare_cached(sql)?;
+    stmt.query_map([id], |row| {
+        let key = (1..=width)
+            .map(|i| row.get_ref(i).map(|v| from_sql(v).to_owned()))
+            .collect::<rusqlite::Result<_>>()?;
+        Ok((row.get(0)?, key))
+    })?
+    .collect()
+}
+
 /// The whole row as it is here, in the order of the columns here (after the rowid, where that is the key).
 ///
 /// # Errors

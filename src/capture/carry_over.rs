@@ -144,16 +144,14 @@ impl Change<'_> {
 
 #[cfg(test)]
 mod tests {
+    use crate::capture::fixture::captured;
     use crate::capture::install;
-    use rusqlite::Connection;
 
     #[test]
     fn pending_updates_keep_to_what_was_changed() {
-        let conn = Connection::open_in_memory().unwrap();
-        crate::state::ddl::migrate(&conn).unwrap();
-        conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a, b, c); INSERT INTO t VALUES(1, 1, 1, 1), (2, 2, 2, 2);")
-            .unwrap();
-        install::refresh(&conn, &|_| true, true).unwrap();
+        let conn = captured(
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b, c); INSERT INTO t VALUES(1, 1, 1, 1), (2, 2, 2, 2);",
+        );
         conn.execute_batch(
             "UPDATE t SET c = 5 WHERE id = 1; UPDATE t SET a = 6 WHERE id = 2;
              ALTER TABLE t DROP COLUMN a; ALTER TABLE t ADD COLUMN word TEXT DEFAULT abc; ALTER TABLE t ADD COLUMN quoted DEFAULT \"it's\";
@@ -183,11 +181,9 @@ mod tests {
 
     #[test]
     fn a_new_value_counts_though_it_equals_the_default_by_collation_or_number() {
-        let conn = Connection::open_in_memory().unwrap();
-        crate::state::ddl::migrate(&conn).unwrap();
-        conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a); INSERT INTO t VALUES(1, 1), (2, 1), (3, 1), (4, 1);")
-            .unwrap();
-        install::refresh(&conn, &|_| true, true).unwrap();
+        let conn = captured(
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, a); INSERT INTO t VALUES(1, 1), (2, 1), (3, 1), (4, 1);",
+        );
         conn.execute_batch(
             "ALTER TABLE t ADD COLUMN s TEXT COLLATE NOCASE DEFAULT 'x'; ALTER TABLE t ADD COLUMN n DEFAULT 1; ALTER TABLE t ADD COLUMN r REAL DEFAULT 1;
              ALTER TABLE t ADD COLUMN i INTEGER DEFAULT '5'; ALTER TABLE t ADD COLUMN w TEXT DEFAULT 7;
@@ -207,11 +203,9 @@ mod tests {
 
     #[test]
     fn a_default_that_is_a_name_does_not_break_the_applications_writes() {
-        let conn = Connection::open_in_memory().unwrap();
-        crate::state::ddl::migrate(&conn).unwrap();
-        conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT NOT NULL DEFAULT abc UNIQUE, b TEXT NOT NULL DEFAULT \"x y\" UNIQUE);")
-            .unwrap();
-        install::refresh(&conn, &|_| true, true).unwrap();
+        let conn = captured(
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT NOT NULL DEFAULT abc UNIQUE, b TEXT NOT NULL DEFAULT \"x y\" UNIQUE);",
+        );
         conn.execute_batch(
             "INSERT INTO t(id) VALUES(1); INSERT OR REPLACE INTO t VALUES(2, NULL, NULL);",
         )

@@ -49,15 +49,7 @@ pub(super) fn in_key(table: &Table, column: usize) -> bool {
 mod tests {
     use rusqlite::Connection;
 
-    use crate::capture::install;
-
-    fn captured(sql: &str) -> Connection {
-        let conn = Connection::open_in_memory().unwrap();
-        crate::state::ddl::migrate(&conn).unwrap();
-        conn.execute_batch(sql).unwrap();
-        install::refresh(&conn, &|_| true, true).unwrap();
-        conn
-    }
+    use crate::capture::fixture::captured;
 
     fn masks(conn: &Connection) -> Vec<(i64, i64)> {
         conn.prepare("SELECT type, mask FROM __harmonylite__t_change_log ORDER BY id")

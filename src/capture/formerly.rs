@@ -245,15 +245,8 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
+    use crate::capture::fixture::captured;
     use crate::capture::install;
-
-    fn captured(sql: &str) -> Connection {
-        let conn = Connection::open_in_memory().unwrap();
-        crate::state::ddl::migrate(&conn).unwrap();
-        conn.execute_batch(sql).unwrap();
-        install::refresh(&conn, &|_| true, true).unwrap();
-        conn
-    }
 
     fn after(conn: &Connection, sql: &str) -> Formerly {
         conn.execute_batch(sql).unwrap();

@@ -9,6 +9,7 @@ use super::{layout, triggers};
 use crate::change::table::Table;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::introspect::OWN_PREFIX;
+use crate::sqlite::introspect::has_table;
 
 #[derive(Debug, PartialEq, Eq, Clone)]
 pub(super) struct KnownTable {
@@ -139,12 +140,7 @@ pub(super) fn newest_app_trigger(
 
 /// Whether there is any state of ours: a database that was never replicated can be looked at, too.
 pub(super) fn has_known(conn: &Connection) -> Result<bool, SqliteError> {
-    conn.query_row(
-        "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = '__harmonylite__tables')",
-        [],
-        |r| r.get(0),
-    )
-    .doing("look for the captured tables")
+    has_table(conn, "__harmonylite__tables")
 }
 
 pub(super) fn read_known(conn: &Connection) -> Result<HashMap<String, KnownTable>, SqliteError> {

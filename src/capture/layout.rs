@@ -1,5 +1,7 @@
 //! Names of our objects in the application's database.
 
+use crate::change::table::Table;
+use crate::sqlite::ident::quote;
 use crate::sqlite::introspect::OWN_PREFIX;
 
 /// The view over all change logs that the troubleshooting guide counts pending changes with.
@@ -35,6 +37,13 @@ pub const FORMER_VALUES: &str = "_former_values";
 #[must_use]
 pub fn trigger(table: &str, what: &str) -> String {
     format!("{OWN_PREFIX}{table}_{what}")
+}
+
+/// The change log's columns for the key, quoted.
+#[must_use]
+pub fn key_columns(table: &Table) -> Vec<String> {
+    let names = table.key_names();
+    names.iter().map(|k| quote(&key_column(k))).collect()
 }
 
 /// The change log's column for a key column.

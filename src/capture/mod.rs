@@ -7,6 +7,8 @@ pub mod app_triggers;
 mod captured;
 mod carry_over;
 mod droppable;
+#[cfg(test)]
+mod fixture;
 pub mod formerly;
 pub mod install;
 mod known;

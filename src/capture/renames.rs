@@ -13,7 +13,7 @@ use super::layout;
 use crate::change::table::Table;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
-use crate::sqlite::introspect::OWN_PREFIX;
+use crate::sqlite::introspect::{OWN_PREFIX, has_table};
 use crate::state::unsure;
 
 /// Renames change logs after their tables and key columns. Returns which tables were renamed, from what to what.
@@ -91,12 +91,6 @@ pub fn has_log(conn: &Connection, table: &str) -> Result<bool, SqliteError> {
     has_table(conn, &layout::change_log(table))
 }
 
-fn has_table(conn: &Connection, name: &str) -> Result<bool, SqliteError> {
-    conn.prepare_cached("SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE)")
-        .and_then(|mut s| s.query_row([name], |r| r.get(0)))
-        .doing("look for a change log")
-}
-
 fn key_columns(conn: &Connection, table: &str) -> Result<Vec<String>, SqliteError> {
     let all: Vec<String> = conn
         .prepare_cached("SELECT name FROM pragma_table_xinfo(?1, 'main') ORDER BY cid")
@@ -170,15 +164,8 @@ fn rename_columns(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::fixture::captured;
     use crate::capture::install;
-
-    fn captured(sql: &str) -> Connection {
-        let conn = Connection::open_in_memory().unwrap();
-        crate::state::ddl::migrate(&conn).unwrap();
-        conn.execute_batch(sql).unwrap();
-        install::refresh(&conn, &|_| true, true).unwrap();
-        conn
-    }
 
     fn log(conn: &Connection, table: &str) -> Vec<(i64, String)> {
         let keys = key_columns(conn, &layout::change_log(table)).unwrap();

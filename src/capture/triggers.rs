@@ -52,11 +52,7 @@ pub struct Object {
 /// The change log of a table, and its notes if it has UNIQUE indexes.
 #[must_use]
 pub fn tables(table: &Table) -> Vec<Object> {
-    let keys: Vec<String> = table
-        .key_names()
-        .iter()
-        .map(|k| quote(&layout::key_column(k)))
-        .collect();
+    let keys = layout::key_columns(table);
     let keys = keys.join(", ");
     let log = layout::change_log(&table.name);
     let mut out = vec![Object {
@@ -341,11 +337,7 @@ fn log_one(table: &Table, kind: ChangeKind, mask: &str, generation: i64) -> Stri
 pub(super) const STAMP: &str = "random() & 2147483647";
 
 pub(super) fn log_columns(table: &Table) -> String {
-    let keys: Vec<String> = table
-        .key_names()
-        .iter()
-        .map(|k| quote(&layout::key_column(k)))
-        .collect();
+    let keys = layout::key_columns(table);
     format!(
         "{}({}, type, mask, generation, stamp)",
         quote(&layout::change_log(&table.name)),
@@ -369,11 +361,7 @@ fn insert_log(table: &Table, row: &str, kind: &str, mask: &str, generation: i64)
 /// A delete for each noted row that is gone, and its note away.
 fn log_displaced(table: &Table, generation: i64) -> String {
     let notes = quote(&layout::notes(&table.name));
-    let noted: Vec<String> = table
-        .key_names()
-        .iter()
-        .map(|k| quote(&layout::key_column(k)))
-        .collect();
+    let noted = layout::key_columns(table);
     let gone = format!(
         "NOT EXISTS(SELECT 1 FROM {} WHERE {})",
         here(table).1,
@@ -391,11 +379,7 @@ fn log_displaced(table: &Table, generation: i64) -> String {
 fn note_displaced(table: &Table, other_row: &str) -> String {
     let notes = quote(&layout::notes(&table.name));
     let (row, from) = here(table);
-    let noted: Vec<String> = table
-        .key_names()
-        .iter()
-        .map(|k| quote(&layout::key_column(k)))
-        .collect();
+    let noted = layout::key_columns(table);
     let keys: Vec<String> = table
         .key_names()
         .iter()

@@ -12,7 +12,6 @@ use crate::change::operation::{ChangeKind, ColumnMask, Reduced};
 use crate::change::value::Value;
 use crate::planted::planted;
 use crate::sqlite::error::{Doing, SqliteError};
-use crate::sqlite::ident::quote;
 use crate::sqlite::value::from_sql;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -25,12 +24,7 @@ pub type KeyHash = u128;
 /// The statement that reads a table's log from an id on. Columns: id, type, mask, generation, stamp, key values.
 #[must_use]
 pub fn read_log_sql(table: &CapturedTable) -> String {
-    let keys: Vec<String> = table
-        .table
-        .key_names()
-        .iter()
-        .map(|k| quote(&layout::key_column(k)))
-        .collect();
+    let keys = layout::key_columns(&table.table);
     format!(
         "SELECT id, type, mask, generation, stamp, {} FROM {} WHERE id > ?1 AND id <= ?2 ORDER BY id",
         keys.join(", "),

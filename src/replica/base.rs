@@ -14,6 +14,7 @@ use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence};
 use crate::codec::covers::TableCovers;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
+use crate::sqlite::introspect::has_table;
 use crate::state::covered::{self, Covered};
 use crate::state::node::{self, Position};
 use crate::state::publishers::{self, LastTaken};
@@ -112,14 +113,6 @@ pub fn make(copy: &mut Connection, base: &Base<'_>) -> Result<(), SqliteError> {
     node::set_history(&copy, base.history)?;
     Skips::set_void(&copy, base.void)?;
     copy.commit().doing(DOING)
-}
-
-fn has_table(conn: &Connection, name: &str) -> Result<bool, SqliteError> {
-    conn.prepare_cached(
-        "SELECT EXISTS(SELECT 1 FROM sqlite_schema WHERE type = 'table' AND lower(name) = lower(?1))",
-    )
-    .and_then(|mut s| s.query_row([name], |r| r.get(0)))
-    .doing(DOING)
 }
 
 /// The captured tables that have a change log.

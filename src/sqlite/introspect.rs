@@ -126,6 +126,16 @@ pub fn read_schema(conn: &Connection) -> Result<Schema, SqliteError> {
     Ok(schema)
 }
 
+/// Whether `main` has a table of this name, be it the app's or ours.
+///
+/// # Errors
+/// SQLite's.
+pub fn has_table(conn: &Connection, name: &str) -> Result<bool, SqliteError> {
+    conn.prepare_cached("SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE)")
+        .and_then(|mut s| s.query_row([name], |r| r.get(0)))
+        .doing_with(|| format!("look for table \"{name}\""))
+}
+
 struct RawColumn {
     name: String,
     declared: String,

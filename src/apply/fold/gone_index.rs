@@ -14,7 +14,6 @@ use crate::change::value::{OwnedValue, Value};
 use crate::codec::rows::RowOp;
 use crate::sqlite::error::Doing;
 use crate::sqlite::ident::quote;
-use crate::sqlite::value::from_sql;
 
 /// Keys that are read at once.
 const PIECE: i64 = 1000;
@@ -133,12 +132,7 @@ impl Fold<'_, '_> {
             return Ok(());
         }
         let doing = || format!("read what is pending of table \"{}\"", table.table.name);
-        let keys: Vec<String> = table
-            .table
-            .key_names()
-            .iter()
-            .map(|k| quote(&layout::key_column(k)))
-            .collect();
+        let keys = layout::key_columns(&table.table);
         let sql = format!(
             "SELECT id, {} FROM {} WHERE id = ?1",
             keys.join(", "),
@@ -146,7 +140,7 @@ impl Fold<'_, '_> {
         );
         let insert = triggers::log_change(&table.table, ChangeKind::Rewritten, table.generation);
         for id in ids {
-            let found = self.keys_of(&sql, id, keys.len()).doing_with(doing)?;
+            let found = rows::keys(self.ctx.conn, &sql, id, keys.len()).doing_with(doing)?;
             for (_, key) in &found {
                 let key: Vec<Value<'_>> = key.iter().map(OwnedValue::as_value).collect();
                 if rows::read_here(self.ctx.conn, plan, &key)?.is_some() {
@@ -199,25 +193,8 @@ impl Fold<'_, '_> {
         let sql = format!(
             "SELECT rowid, * FROM temp.__harmonylite__colliding WHERE rowid > ?1 ORDER BY rowid LIMIT {PIECE}"
         );
-        let found = self.keys_of(&sql, place, plan.table.table.key_len());
+        let found = rows::keys(self.ctx.conn, &sql, place, plan.table.table.key_len());
         Ok(found.doing_with(|| looking(plan))?)
-    }
-
-    /// Keys, each behind an id.
-    fn keys_of(
-        &self,
-        sql: &str,
-        from: i64,
-        width: usize,
-    ) -> rusqlite::Result<Vec<(i64, Vec<OwnedValue>)>> {
-        let mut stmt = self.ctx.conn.prepare_cached(sql)?;
-        stmt.query_map([from], |row| {
-            let key = (1..=width)
-                .map(|i| row.get_ref(i).map(|v| from_sql(v).to_owned()))
-                .collect::<rusqlite::Result<_>>()?;
-            Ok((row.get(0)?, key))
-        })?
-        .collect()
     }
 }
 

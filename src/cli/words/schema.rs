@@ -235,16 +235,7 @@ fn entry_of(config: &Config, here: &Audit) -> Entry {
 }
 
 fn ask_registry(config: &Config) -> Result<(Vec<Listed>, Vec<String>), Fatal> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(|e| {
-            Fatal::new(
-                ExitCode::Software,
-                format!("could not start the runtime: {e}"),
-            )
-        })?;
+    let runtime = crate::engine::runtime(1)?;
     let asking = async {
         let broker = connect(config, "the registry of schemas").await?;
         cluster::list(&broker)

@@ -219,11 +219,7 @@ impl Compared {
             }
         }
         // What is on its way may have been written over, or deleted, without capture.
-        let logged: Vec<String> = table
-            .key_names()
-            .iter()
-            .map(|k| quote(&layout::key_column(k)))
-            .collect();
+        let logged = layout::key_columns(table);
         let logged = format!(
             "SELECT DISTINCT {} FROM {} WHERE type <> {}",
             logged.join(", "),

@@ -213,9 +213,12 @@ impl TableRestore<'_> {
     fn remove_gone(&mut self) -> Result<(), RestoreError> {
         let doing = self.doing();
         let width = self.plan.table.table.key_len();
+        let next = format!(
+            "SELECT rowid, * FROM temp.__harmonylite__gone WHERE rowid > ?1 ORDER BY rowid LIMIT {STEP}"
+        );
         let mut behind = 0;
         loop {
-            let piece = self.gone_behind(behind, width).doing(&doing)?;
+            let piece = rows::keys(self.conn, &next, behind, width).doing(&doing)?;
             let Some((last, _)) = piece.last() else {
                 return Ok(());
             };
@@ -225,24 +228,6 @@ impl TableRestore<'_> {
                 write::delete(self.conn, self.plan, &key).doing(&doing)?;
             }
         }
-    }
-
-    /// The next rows that go, each with its place among them.
-    fn gone_behind(
-        &self,
-        place: i64,
-        width: usize,
-    ) -> rusqlite::Result<Vec<(i64, Vec<OwnedValue>)>> {
-        let mut next = self.conn.prepare_cached(&format!(
-            "SELECT rowid, * FROM temp.__harmonylite__gone WHERE rowid > ?1 ORDER BY rowid LIMIT {STEP}"
-        ))?;
-        next.query_map([place], |row| {
-            let key = (1..=width)
-                .map(|i| row.get_ref(i).map(|v| from_sql(v).to_owned()))
-                .collect::<rusqlite::Result<_>>()?;
-            Ok((row.get(0)?, key))
-        })?
-        .collect()
     }
 
     fn write_theirs(&mut self) -> Result<(), RestoreError> {
