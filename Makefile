@@ -3,12 +3,13 @@
 CARGO ?= cargo
 PYTHON ?= python3
 SEEDS ?= 1000
+SECONDS ?= 60
 
 # The scripts import one another; the tree stays clean.
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench lint deny simulate planted clean-demo pip
+.PHONY: help build test demo bench lint deny simulate planted fuzz clean-demo pip
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -33,6 +34,9 @@ simulate: ## run the deterministic simulation over SEEDS=1000 seeds, on all core
 
 planted: ## plant each known bug in the engine, and see that the simulation finds it
 	$(CARGO) test --locked --profile sim --features planted-bugs --test simulation
+
+fuzz: ## feed every decoder changed inputs for SECONDS=60, all together
+	SECONDS=$(SECONDS) $(CARGO) test --locked --test fuzz
 
 lint: ## formatting, clippy and rustdoc, warnings denied
 	$(CARGO) fmt --all --check

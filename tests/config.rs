@@ -790,3 +790,40 @@ fn the_bounds_of_the_journals_are_read_and_checked() {
         assert!(fault.contains(&format!("journals.{key}")), "{fault}");
     }
 }
+
+#[test]
+fn what_a_panic_would_print_shows_no_secret() {
+    let site = Site::new(
+        "db_path = 'DIR/app.db'\n[nats]\nurls = ['nats://me:hunter2@h:4222', 'nats://hunter2@h']\n\
+         user_name = 'ada'\nuser_password = 'hunter2'\n\
+         [snapshot.s3]\nbucket = 'bucket'\naccess_key = 'hunter2'\nsecret = 'hunter2'\nsession_token = 'hunter2'\n\
+         [snapshot.webdav]\nurl = 'https://h/?dir=/s&login=me&secret=hunter2'\n\
+         [snapshot.sftp]\nurl = 'sftp://me:hunter2@h/s'\nkey_file = 'DIR/config.toml'\npassphrase = 'hunter2'\n",
+    );
+    let overrides = overrides(&[
+        "-cluster-addr",
+        "127.0.0.1:6222",
+        "-cluster-peers",
+        "nats://me:hunter2@h:1",
+        "-leaf-servers",
+        "nats://hunter2@h:1",
+    ]);
+    let loaded = site.load_with(&overrides).unwrap();
+    let shown = format!("{loaded:?} {loaded:#?} {overrides:?}");
+    assert!(
+        shown.contains("bucket") && !shown.contains(SECRET),
+        "{shown}"
+    );
+    // The flags are another matter: every user can read them.
+    let told = |flag: &str| {
+        loaded
+            .notices
+            .iter()
+            .any(|n| n.starts_with(&format!("{flag} holds a login")))
+    };
+    assert!(
+        told("-cluster-peers") && told("-leaf-servers"),
+        "{:?}",
+        loaded.notices
+    );
+}

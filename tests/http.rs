@@ -303,3 +303,44 @@ async fn silent_connections_take_places_only_up_to_the_bound_and_stopping_ends_t
     }
     assert!(TcpStream::connect(address).await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_its_time_or_goes_on_and_on_is_let_go() {
+    let site = Site::new("127.0.0.1:0", "127.0.0.1:0");
+    let servers = site.start().await.unwrap();
+    let metrics = servers.metrics_address().unwrap();
+
+    // The clock runs ahead while nobody has anything to do: the other end is given up by its time, not by ours.
+    let began = tokio::time::Instant::now();
+    let (head, _) = send(metrics, "GET /metrics HTTP/1.1\r\nHost: x\r\nA: ").await;
+    assert!(
+        head.is_empty() || head.starts_with("HTTP/1.1 408"),
+        "{head}"
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(40),
+        "{:?}",
+        began.elapsed()
+    );
+
+    // A connection that is kept open, one request after the other, ends too.
+    let mut kept = TcpStream::connect(metrics).await.unwrap();
+    let until = tokio::time::Instant::now() + Duration::from_secs(600);
+    loop {
+        assert!(tokio::time::Instant::now() < until, "it is still open");
+        let written = kept
+            .write_all(b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await;
+        let mut answer = [0; 4096];
+        match kept.read(&mut answer).await {
+            Ok(1..) if written.is_ok() => {}
+            _ => break,
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+
+    let many: String = (0..200).map(|n| format!("H{n}: x\r\n")).collect();
+    let (head, _) = send(metrics, &format!("GET /metrics HTTP/1.1\r\n{many}\r\n")).await;
+    assert!(head.starts_with("HTTP/1.1 431"), "{head}");
+    assert!(get(metrics, "/metrics").await.0.starts_with("HTTP/1.1 200"));
+}

@@ -7,6 +7,7 @@ use minicbor::{Decode, Encode};
 
 use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence, ShardId};
 use crate::change::table::{Table, TableKey};
+use crate::codec::bounds;
 
 /// A commit record.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -143,7 +144,7 @@ pub fn encode(record: &CommitRecord) -> Vec<u8> {
 /// # Errors
 /// A sentence about what does not fit.
 pub fn decode(body: &[u8]) -> Result<CommitRecord, minicbor::decode::Error> {
-    let record: CommitRecord = minicbor::decode(body)?;
+    let record: CommitRecord = bounds::decode(body, bounds::ITEMS_OF_RECORD)?;
     if record.batch.0 == 0 || record.incarnation.counter == 0 {
         return Err(minicbor::decode::Error::message(
             "a commit record without a number",

@@ -48,6 +48,9 @@ pub fn encode(out: &mut Vec<u8>, covers: &TableCovers) {
     })();
 }
 
+/// More tables than a schema has that SQLite reads in a bearable time; an empty entry is four bytes and becomes sixty.
+const MOST_TABLES: usize = 100_000;
+
 /// Decodes all tables' covers.
 ///
 /// # Errors
@@ -69,6 +72,10 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<TableCovers>, minicbor::decode::Error>
         let mut total: u64 = 0;
         for _ in 0..n / 2 {
             let (first, count) = (d.i64()?, d.u64()?);
+            // Each run is worth a stamp at least, so runs take no more memory than their bytes allow.
+            if count == 0 {
+                return Err(bad("a run of no ids"));
+            }
             total = total.saturating_add(count);
             covers.runs.push((first, count));
         }
@@ -82,6 +89,9 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<TableCovers>, minicbor::decode::Error>
             .iter()
             .map(|c| u32::from_le_bytes(*c))
             .collect();
+        if out.len() == MOST_TABLES {
+            return Err(bad("covers of more tables than a batch has"));
+        }
         out.push(covers);
     }
     Ok(out)
@@ -111,5 +121,17 @@ mod tests {
             [(5, 1), (6, u32::MAX), (9, 7)]
         );
         assert!(decode(&out[..out.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn what_takes_more_memory_than_its_bytes_is_refused() {
+        // A table whose ids are a run of none, and tables without ids, over and over.
+        assert!(decode(&[0x83, 0x00, 0x82, 0x01, 0x00, 0x40]).is_err());
+        let empty = [0x83, 0x00, 0x80, 0x40];
+        assert_eq!(
+            decode(&empty.repeat(MOST_TABLES)).unwrap().len(),
+            MOST_TABLES
+        );
+        assert!(decode(&empty.repeat(MOST_TABLES + 1)).is_err());
     }
 }

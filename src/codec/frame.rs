@@ -159,6 +159,11 @@ pub fn open(bytes: &[u8]) -> Result<(Kind, Cow<'_, [u8]>), FrameError> {
     match flags {
         0 if stored.len() == raw => Ok((kind, Cow::Borrowed(stored))),
         COMPRESSED => {
+            // Both lengths are the sender's word; where they differ no memory is taken on either.
+            if !matches!(zstd::zstd_safe::get_frame_content_size(stored), Ok(Some(n)) if n == raw as u64)
+            {
+                return Err(FrameError::Damaged("its length does not fit"));
+            }
             let body = zstd::bulk::decompress(stored, raw)
                 .map_err(|_| FrameError::Damaged("it does not decompress"))?;
             if body.len() == raw {
@@ -209,5 +214,32 @@ mod tests {
         let mut long = good;
         long[5..9].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(matches!(open(&long), Err(FrameError::TooLarge(_))));
+    }
+
+    #[test]
+    fn what_decompresses_to_another_length_than_it_says_is_refused() {
+        let zeros = vec![0; 4 << 20];
+        let packed = zstd::bulk::compress(&zeros, 1).unwrap();
+        assert!(packed.len() < 1024);
+        let opened =
+            |raw| open(&frame(Kind::Commit, COMPRESSED, raw, &packed)).map(|(_, b)| b.len());
+        assert_eq!(opened(zeros.len()), Ok(zeros.len()));
+        for raw in [0, 1, zeros.len() - 1, zeros.len() + 1, MAX_RAW_MESSAGE] {
+            assert!(matches!(opened(raw), Err(FrameError::Damaged(_))), "{raw}");
+        }
+        assert_eq!(
+            opened(MAX_RAW_MESSAGE + 1),
+            Err(FrameError::TooLarge(MAX_RAW_MESSAGE as u64 + 1))
+        );
+        // A frame that does not say its length, however much comes of it.
+        let mut stream = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+        std::io::Write::write_all(&mut stream, &zeros).unwrap();
+        let silent = frame(
+            Kind::Commit,
+            COMPRESSED,
+            zeros.len(),
+            &stream.finish().unwrap(),
+        );
+        assert!(matches!(open(&silent), Err(FrameError::Damaged(_))));
     }
 }

@@ -4,6 +4,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::change::position::NodeId;
+use crate::codec::bounds;
 
 /// A marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -29,5 +30,5 @@ pub fn encode(marker: &Marker) -> Vec<u8> {
 /// # Errors
 /// What does not fit.
 pub fn decode(body: &[u8]) -> Result<Marker, minicbor::decode::Error> {
-    minicbor::decode(body)
+    bounds::decode(body, bounds::ITEMS_OF_MESSAGE)
 }

@@ -4,6 +4,7 @@
 //! before memory is taken; decoding never panics, whatever the bytes.
 
 pub mod batch;
+pub mod bounds;
 pub mod commit;
 pub mod covers;
 pub mod frame;

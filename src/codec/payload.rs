@@ -4,6 +4,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::change::position::{BatchNumber, Incarnation, NodeId};
+use crate::codec::bounds;
 
 /// One piece.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -44,5 +45,5 @@ pub fn encode(payload: &Payload<'_>) -> Vec<u8> {
 /// # Errors
 /// What does not fit.
 pub fn decode(body: &[u8]) -> Result<Payload<'_>, minicbor::decode::Error> {
-    minicbor::decode(body)
+    bounds::decode(body, bounds::ITEMS_OF_MESSAGE)
 }

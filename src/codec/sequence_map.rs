@@ -4,12 +4,14 @@
 //! replaced in one step, so that a reader sees the old map or the new one.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use minicbor::{Decode, Encode};
 
 use crate::change::position::Sequence;
+use crate::codec::bounds;
 
 /// The version that this program writes.
 pub const VERSION: u64 = 1;
@@ -70,9 +72,11 @@ pub enum SequenceMapError {
 /// See [`SequenceMapError`].
 pub fn read(path: &Path) -> Result<Option<SequenceMap>, SequenceMapError> {
     // No honest map is larger: one entry a shard.
-    const MAX_BYTES: usize = 1 << 20;
-    let bytes = match std::fs::read(path) {
-        Ok(b) => b,
+    const MAX_BYTES: u64 = 1 << 20;
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(_) => {}
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
             return Err(SequenceMapError::Io {
@@ -81,15 +85,16 @@ pub fn read(path: &Path) -> Result<Option<SequenceMap>, SequenceMapError> {
                 source,
             });
         }
-    };
+    }
     let damaged = |reason: String| SequenceMapError::Damaged {
         path: path.to_owned(),
         reason,
     };
-    if bytes.len() > MAX_BYTES {
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(damaged("it is far too large".to_owned()));
     }
-    let map: SequenceMap = minicbor::decode(&bytes).map_err(|e| damaged(e.to_string()))?;
+    let map: SequenceMap =
+        bounds::decode(&bytes, bounds::ITEMS_OF_MESSAGE).map_err(|e| damaged(e.to_string()))?;
     if map.version > VERSION {
         return Err(SequenceMapError::Newer {
             path: path.to_owned(),

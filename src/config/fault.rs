@@ -25,7 +25,7 @@ impl fmt::Display for ConfigErrors {
             if n > 0 {
                 f.write_str("\n")?;
             }
-            if let (Some(file), false) = (&self.file, matches!(fault.origin, Origin::Flag(_))) {
+            if let (Some(file), false) = (&self.file, fault.origin.is_outside()) {
                 write!(f, "{}: ", file.display())?;
             }
             write!(f, "{fault}")?;
@@ -78,6 +78,20 @@ pub enum Origin {
     },
     /// A command-line flag, with its dash.
     Flag(&'static str),
+    /// A systemd credential.
+    Credential(String),
+    /// An environment variable.
+    Variable(String),
+}
+
+impl Origin {
+    /// Whether it is not the configuration file.
+    const fn is_outside(&self) -> bool {
+        matches!(
+            self,
+            Self::Flag(_) | Self::Credential(_) | Self::Variable(_)
+        )
+    }
 }
 
 impl fmt::Display for Origin {
@@ -92,6 +106,8 @@ impl fmt::Display for Origin {
                 f.write_str(key)
             }
             Self::Flag(flag) => f.write_str(flag),
+            Self::Credential(name) => write!(f, "the systemd credential {name}"),
+            Self::Variable(name) => write!(f, "the environment variable {name}"),
         }
     }
 }
@@ -180,6 +196,12 @@ pub enum FaultKind {
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
+    },
+    /// A secret that cannot be one.
+    #[error("gives a secret that {problem}; give it as one line of text")]
+    Secret {
+        /// Why not.
+        problem: &'static str,
     },
     /// A referenced program cannot be run.
     #[error("names {}, which is not executable; give the path of the nats-server program", path.display())]

@@ -105,8 +105,11 @@ section!(
         bucket: Option<String>,
         use_ssl: Option<bool>,
         access_key: Option<String>,
+        access_key_file: Option<String>,
         secret: Option<String>,
+        secret_file: Option<String>,
         session_token: Option<String>,
+        session_token_file: Option<String>,
         region: Option<String>,
         force_path_style: Option<bool>,
     }
@@ -114,15 +117,20 @@ section!(
 
 section!(
     /// `[snapshot.webdav]`
-    SnapshotWebDav { url: Option<String>, }
+    SnapshotWebDav {
+        url: Option<String>,
+        url_file: Option<String>,
+    }
 );
 
 section!(
     /// `[snapshot.sftp]`
     SnapshotSftp {
         url: Option<String>,
+        url_file: Option<String>,
         key_file: Option<String>,
         passphrase: Option<String>,
+        passphrase_file: Option<String>,
         known_hosts: Option<String>,
         host_key: Option<String>,
     }
@@ -145,6 +153,7 @@ section!(
         creds_file: Option<String>,
         user_name: Option<String>,
         user_password: Option<String>,
+        user_password_file: Option<String>,
         ca_file: Option<String>,
         cert_file: Option<String>,
         key_file: Option<String>,

@@ -6,10 +6,11 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use super::node_id::Machine;
+use super::outside::Outside;
 use super::parse::{Parsed, line_of, parse};
 use super::{
     Config, ConfigErrors, Fault, FaultKind, LeafUrl, ListenAddress, Origin, PeerUrl, notice,
-    validate,
+    rights, validate,
 };
 
 /// No configuration is this long; what is, is another file.
@@ -58,7 +59,7 @@ impl Config {
                 });
             }
         };
-        from_text(&text, overrides, Machine::ask).map_err(|faults| ConfigErrors {
+        from_text(&text, path, overrides, Machine::ask).map_err(|faults| ConfigErrors {
             file: path.map(Path::to_owned),
             faults,
         })
@@ -99,6 +100,7 @@ fn read(path: &Path) -> Result<String, Fault> {
 
 fn from_text(
     text: &str,
+    path: Option<&Path>,
     overrides: &Overrides,
     ask: fn() -> Machine,
 ) -> Result<Loaded, Vec<Fault>> {
@@ -115,12 +117,21 @@ fn from_text(
     let machine = (!is_named).then(ask);
     let node_id = machine.as_ref().and_then(Machine::node_id);
     let mut config = Config::with_defaults("", node_id.unwrap_or_default());
-    faults.extend(validate::fill(&mut config, file, overrides, &source));
+    let filled = validate::fill(
+        &mut config,
+        file,
+        overrides,
+        &source,
+        &Outside::of_process(),
+    );
+    faults.extend(filled.faults);
     if !faults.is_empty() {
         faults.sort_by_key(|fault| position(&fault.origin));
         return Err(faults);
     }
-    let notices = notice::notices(&config, &source, overrides, machine.as_ref());
+    let mut notices = notice::notices(&config, &source, overrides, machine.as_ref());
+    notices.extend(filled.notices);
+    notices.extend(path.and_then(|path| rights::of_configuration(path, &filled.secrets)));
     Ok(Loaded { config, notices })
 }
 
@@ -133,6 +144,6 @@ fn position(origin: &Origin) -> usize {
             line: Some(line), ..
         } => *line,
         Origin::Key { line: None, .. } => usize::MAX - 1,
-        Origin::Flag(_) => usize::MAX,
+        Origin::Flag(_) | Origin::Credential(_) | Origin::Variable(_) => usize::MAX,
     }
 }

@@ -13,8 +13,10 @@ mod names;
 mod nearest;
 mod node_id;
 mod notice;
+mod outside;
 mod parse;
 mod peer_url;
+mod rights;
 mod secret;
 mod validate;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::Secret;
+use super::{NatsConfig, Secret};
 
 /// `min` of a `dns://` peer that names none: with fewer than two addresses there is nobody else to find.
 const DNS_MIN: u32 = 2;
@@ -119,6 +119,13 @@ impl PeerUrl {
         }
     }
 
+    /// Whether it holds a login.
+    #[must_use]
+    pub fn has_login(&self) -> bool {
+        let (Self::Nats { login, .. } | Self::Dns { login, .. }) = self;
+        login.is_some()
+    }
+
     /// The `nats://` URL of the server at `address` (this peer's host, or one address of its name; IPv6 without
     /// brackets), with the login: only for the server's own configuration.
     pub fn server_url(&self, address: &str) -> Secret {
@@ -215,6 +222,21 @@ pub(super) fn host(url: &Url) -> Result<String, UrlProblem> {
         Some(host) => super::ListenAddress::parse(&format!("{host}:1"))
             .map(|_| host.to_owned())
             .map_err(|_| UrlProblem::Malformed),
+    }
+}
+
+impl NatsConfig {
+    /// The login in `urls`: the first one, for all of them.
+    #[must_use]
+    pub fn url_login(&self) -> Option<Login> {
+        self.urls.iter().find_map(|text| {
+            let url = if text.contains("://") {
+                Url::parse(text)
+            } else {
+                Url::parse(&format!("nats://{text}"))
+            };
+            login(&url.ok()?).ok()?
+        })
     }
 }
 

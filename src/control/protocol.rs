@@ -194,14 +194,20 @@ impl Request {
         }
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// The line that is sent.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         encoded(&RequestLine {
             command: self.name().to_owned(),
             arguments: self.arguments(),
         })
     }
 
-    pub(super) fn decode(line: &[u8]) -> Result<Self, Refusal> {
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// The answer to a line that is no request.
+    pub fn decode(line: &[u8]) -> Result<Self, Refusal> {
         let line: RequestLine = serde_json::from_slice(line).map_err(|_| {
             Refusal::new(
                 "the request is not understood; send one line like {\"command\":\"ping\"}",
@@ -246,7 +252,7 @@ fn arguments<T: DeserializeOwned>(command: &str, given: Option<Json>) -> Result<
 
 /// One line of the server's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
+pub enum Answer {
     /// What is under way.
     Progress(String),
     /// A piece of the result's text.
@@ -272,7 +278,9 @@ struct AnswerLine {
 }
 
 impl Answer {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// The line that is sent.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let empty = AnswerLine::default();
         encoded(&match self {
             Self::Progress(text) => AnswerLine {
@@ -297,8 +305,9 @@ impl Answer {
         })
     }
 
-    /// `None` when the line is no answer.
-    pub(super) fn decode(line: &[u8]) -> Option<Self> {
+    /// Reads a line; `None` when it is no answer.
+    #[must_use]
+    pub fn decode(line: &[u8]) -> Option<Self> {
         let line: AnswerLine = serde_json::from_slice(line).ok()?;
         match (line.ok, line.progress, line.part) {
             (None, Some(text), None) => Some(Self::Progress(text)),

@@ -100,7 +100,8 @@ async fn connect(engine: &Arc<Engine>, urls: &[String]) -> Result<Broker, Fatal>
                 if backoff.tries() == 0 || backoff.tries() % 60 == nats.connect_retries {
                     tracing::warn!("{e}; trying again, changes are captured meanwhile");
                 }
-                if backoff.tries() >= nats.connect_retries {
+                // A server that answers and refuses us will go on to.
+                if backoff.tries() >= nats.connect_retries || !e.is_transient() {
                     engine.status.failed(Component::Broker, &e);
                 }
             }
@@ -422,10 +423,12 @@ pub async fn keep(engine: &Arc<Engine>, session: &Session) -> Fatal {
             restarts = now;
         }
         if !connected {
-            engine.status.failed(
-                Component::Broker,
+            let refused = session.broker.on_reconnect().borrow().refused;
+            let why = refused.map_or(
                 "the connection to NATS is down; changes are captured meanwhile",
+                |refusal| refusal.remedy(&engine.config.nats),
             );
+            engine.status.failed(Component::Broker, why);
             continue;
         }
         match session.lease.lock().await.renew().await {

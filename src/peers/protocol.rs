@@ -6,6 +6,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::change::position::Sequence;
+use crate::codec::bounds;
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -310,7 +311,7 @@ pub fn encode<T: Encode<()>>(body: &T) -> Vec<u8> {
 /// # Errors
 /// [`NotUnderstood`].
 pub fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, NotUnderstood> {
-    minicbor::decode::<Envelope<T>>(bytes)
+    bounds::decode::<Envelope<T>>(bytes, bounds::ITEMS_OF_MESSAGE)
         .and_then(|e| {
             if e.version == VERSION {
                 Ok(e.body)

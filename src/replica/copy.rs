@@ -3,6 +3,8 @@
 //! Invariants: the application is not held up (only the write-ahead log is kept meanwhile); the copy is a plain SQLite file that can be put in place by hand;
 //! it names no database identity, by which a node recognises it as a snapshot.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -19,6 +21,14 @@ use crate::sqlite::introspect;
 /// SQLite's: the file must not exist, the disk must have room.
 pub fn copy(reader: &Connection, to: &Path) -> Result<Connection, SqliteError> {
     let doing = || format!("copy the database to {}", to.display());
+    let database = reader.path().map(Path::new);
+    let mode = database.and_then(|path| Some(path.metadata().ok()?.mode() & 0o777));
+    // Made before SQLite does: whoever may not read the database may not read its copy. Where this fails, SQLite says why.
+    let _ = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode.unwrap_or(0o600))
+        .open(to);
     // The copy is made by this connection's handle, which is not to write otherwise.
     reader
         .pragma_update(None, "query_only", false)

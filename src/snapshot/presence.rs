@@ -55,6 +55,25 @@ impl Present {
         history: History::FIRST,
         keeps_much: false,
     };
+
+    /// What an announcement says. One of a later version may say it otherwise: then the node is only known to be there.
+    #[must_use]
+    pub fn read(value: &[u8]) -> Self {
+        let Ok(said) = serde_json::from_slice::<Announcement>(value) else {
+            return Self::UNKNOWN;
+        };
+        let incarnation = Incarnation {
+            counter: said.counter,
+            nonce: said.nonce,
+        };
+        Self {
+            position: said.position.map(Sequence),
+            incarnation: (said.counter > 0).then_some(incarnation),
+            wanted: said.wanted,
+            history: said.history,
+            keeps_much: said.kept,
+        }
+    }
 }
 
 /// The living nodes.
@@ -155,7 +174,7 @@ pub async fn living(kv: &Kv, broker: &Broker, silent_after: Duration) -> Result<
             continue;
         };
         if let Some(entry) = kv.get(&key).await? {
-            said.push((NodeId(node), present_of(&entry.value), entry.created));
+            said.push((NodeId(node), Present::read(&entry.value), entry.created));
         }
     }
     Ok(Living::of(
@@ -163,22 +182,4 @@ pub async fn living(kv: &Kv, broker: &Broker, silent_after: Duration) -> Result<
         &broker.living_nodes().await?,
         silent_after,
     ))
-}
-
-/// What an announcement says. One of a later version may say it otherwise: then the node is only known to be there.
-fn present_of(value: &[u8]) -> Present {
-    let Ok(said) = serde_json::from_slice::<Announcement>(value) else {
-        return Present::UNKNOWN;
-    };
-    let incarnation = Incarnation {
-        counter: said.counter,
-        nonce: said.nonce,
-    };
-    Present {
-        position: said.position.map(Sequence),
-        incarnation: (said.counter > 0).then_some(incarnation),
-        wanted: said.wanted,
-        history: said.history,
-        keeps_much: said.kept,
-    }
 }

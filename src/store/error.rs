@@ -42,6 +42,16 @@ pub enum StoreError {
         /// What to do about it.
         remedy: String,
     },
+    /// The object is longer than it may be. Trying again cannot help.
+    #[error("{store}: {key} is longer than {most} bytes")]
+    TooLong {
+        /// The store.
+        store: Arc<str>,
+        /// The object.
+        key: String,
+        /// What it may have, in bytes.
+        most: u64,
+    },
     /// The configured store is not part of this program.
     #[error(
         "snapshot.store = \"{store}\" is not part of this build of harmonylite; build it with the Cargo feature {feature}, or choose another store"
@@ -85,6 +95,8 @@ pub(super) enum Fault {
     Missing,
     /// Trying again may help.
     Passing(Cause),
+    /// Longer than it may be.
+    TooLong { most: u64 },
     /// Trying again cannot help.
     Permanent { source: Cause, remedy: String },
 }
@@ -107,6 +119,11 @@ impl Fault {
             Self::Missing => StoreError::Missing {
                 store,
                 key: key.to_owned(),
+            },
+            Self::TooLong { most } => StoreError::TooLong {
+                store,
+                key: key.to_owned(),
+                most,
             },
             Self::Passing(source) => StoreError::Passing {
                 store,

@@ -76,11 +76,17 @@ pub trait SnapshotStore: Send + Sync + Debug {
     async fn put(&self, key: &Key, source: &Path, progress: &Progress) -> Result<u64, StoreError>;
 
     /// Fetches the object into the file `to`, which appears when it is whole, replacing what is there. Returns its length in bytes.
-    /// Never onto the app's live database.
+    /// Never onto the app's live database. No more than `most` bytes are written, whatever the store sends.
     ///
     /// # Errors
-    /// [`StoreError::Missing`], [`StoreError::Passing`], [`StoreError::Permanent`]; `to` is untouched.
-    async fn get(&self, key: &Key, to: &Path, progress: &Progress) -> Result<u64, StoreError>;
+    /// [`StoreError::Missing`], [`StoreError::TooLong`], [`StoreError::Passing`], [`StoreError::Permanent`]; `to` is untouched.
+    async fn get(
+        &self,
+        key: &Key,
+        to: &Path,
+        most: u64,
+        progress: &Progress,
+    ) -> Result<u64, StoreError>;
 
     /// Reads the object back, and keeps nothing of it: its length in bytes and its SHA-256, hexadecimal.
     ///

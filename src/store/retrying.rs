@@ -149,8 +149,14 @@ impl<B: Backend> SnapshotStore for Retrying<B> {
         self.upload(key, progress, file, len).await
     }
 
-    async fn get(&self, key: &Key, to: &Path, progress: &Progress) -> Result<u64, StoreError> {
-        let file = |meter| Sink::file(to, meter);
+    async fn get(
+        &self,
+        key: &Key,
+        to: &Path,
+        most: u64,
+        progress: &Progress,
+    ) -> Result<u64, StoreError> {
+        let file = |meter| Sink::file(to, most, meter);
         Ok(self.download(key, progress, file).await?.0)
     }
 

@@ -27,6 +27,7 @@ enum Target {
         file: tokio::fs::File,
         temporary: tempfile::TempPath,
         to: PathBuf,
+        most: u64,
     },
     Memory {
         bytes: BytesMut,
@@ -36,8 +37,8 @@ enum Target {
 }
 
 impl Sink {
-    /// A new file, in the folder of `to`, that becomes `to`.
-    pub(super) fn file(to: &Path, meter: Meter) -> Result<Self, Fault> {
+    /// A new file, in the folder of `to`, that becomes `to`; of at most `most` bytes.
+    pub(super) fn file(to: &Path, most: u64, meter: Meter) -> Result<Self, Fault> {
         let folder = match to.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
@@ -54,6 +55,7 @@ impl Sink {
                 file: tokio::fs::File::from_std(file),
                 temporary,
                 to: to.to_owned(),
+                most,
             },
             expected: None,
             got: 0,
@@ -100,7 +102,10 @@ impl Sink {
     pub(super) async fn write(&mut self, piece: &[u8]) -> Result<(), Fault> {
         self.got += piece.len() as u64;
         match &mut self.target {
-            Target::File { file, to, .. } => {
+            Target::File { file, to, most, .. } => {
+                if self.got > *most {
+                    return Err(Fault::TooLong { most: *most });
+                }
                 let written = file.write_all(piece).await;
                 written.map_err(|error| local(error, to))?;
             }
@@ -134,6 +139,7 @@ impl Sink {
                 mut file,
                 temporary,
                 to,
+                ..
             } => {
                 let synced = async {
                     file.flush().await?;

@@ -6,12 +6,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr};
 use tokio::sync::watch;
 
 use super::error::StreamError;
+use super::refusal::Refusal;
 use crate::change::position::NodeId;
-use crate::config::NatsConfig;
+use crate::config::{Login, NatsConfig};
 
 /// How long one try to connect may take, over all servers. A healthy server answers in milliseconds; five seconds covers a
 /// lost SYN and its two retransmissions.
@@ -36,6 +37,8 @@ pub struct Link {
     pub generation: u64,
     /// Whether there is a connection now.
     pub connected: bool,
+    /// Why the server does not let us in again, where that is what keeps us out.
+    pub refused: Option<Refusal>,
 }
 
 /// Makes aws-lc-rs the process's TLS provider. Harmless when called again, or when another was installed before.
@@ -55,11 +58,10 @@ pub(super) async fn connect(
     let addresses = urls
         .iter()
         .map(|url| {
+            // Without its login, which the library would only show in its log (see `options`).
+            let url = redact(url);
             url.parse::<ServerAddr>()
-                .map_err(|source| StreamError::Url {
-                    url: redact(url),
-                    source,
-                })
+                .map_err(|source| StreamError::Url { url, source })
         })
         .collect::<Result<Vec<_>, _>>()?;
     let (events, mut link) = watch::channel(Link::default());
@@ -80,7 +82,7 @@ pub(super) async fn connect(
             after: CONNECT_DEADLINE,
         })?
         .map_err(|source| StreamError::Connect {
-            remedy: remedy(source.kind()),
+            remedy: Refusal::of(&source).map(|refusal| refusal.remedy(config)),
             servers,
             source,
         })?;
@@ -96,6 +98,7 @@ fn note(link: &watch::Sender<Link>, event: &Event) {
             link.send_modify(|link| {
                 link.generation += 1;
                 link.connected = true;
+                link.refused = None;
             });
             tracing::info!(connection = link.borrow().generation, "connected to NATS");
         }
@@ -108,19 +111,23 @@ fn note(link: &watch::Sender<Link>, event: &Event) {
             tracing::warn!("a NATS subscription dropped messages; its reader will start over");
         }
         Event::ServerError(error) => tracing::warn!(%error, "the NATS server reports an error"),
+        Event::ClientError(ClientError::Other(text)) => {
+            let refused = Refusal::of_kind(text);
+            let is_new = link.send_if_modified(|link| {
+                let is_new = refused.is_some() && link.refused != refused;
+                link.refused = refused;
+                is_new
+            });
+            if is_new {
+                tracing::warn!(
+                    error = text,
+                    "the NATS server does not let this node in again"
+                );
+            }
+        }
         Event::ClientError(error) => tracing::debug!(%error, "could not reach NATS"),
         Event::LameDuckMode => tracing::info!("the NATS server is shutting down"),
         Event::Draining => {}
-    }
-}
-
-const fn remedy(kind: ConnectErrorKind) -> &'static str {
-    match kind {
-        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            "; check nats.user_name, nats.user_password, nats.seed_file and nats.creds_file against the server's users"
-        }
-        ConnectErrorKind::Tls => "; check nats.ca_file, nats.cert_file and nats.key_file",
-        _ => "",
     }
 }
 
@@ -137,8 +144,18 @@ fn options(config: &NatsConfig, node: NodeId) -> Result<ConnectOptions, StreamEr
             reconnect_delay(attempt, first_slow_try, reconnect_wait)
         });
     if !config.user_name.is_empty() {
-        options =
-            options.user_and_password(config.user_name.clone(), config.user_password.0.clone());
+        options = options.user_and_password(
+            config.user_name.clone(),
+            config.user_password.expose().to_owned(),
+        );
+    } else if let Some(Login { user, password }) = config.url_login() {
+        let (user, password) = (user.expose().to_owned(), password.expose().to_owned());
+        // A user without a password is a token, as in NATS's own clients.
+        options = if password.is_empty() {
+            options.token(user)
+        } else {
+            options.user_and_password(user, password)
+        };
     }
     if let Some(path) = &config.seed_file {
         options = options.nkey(read_seed(path)?);

@@ -10,15 +10,15 @@ use crate::change::position::{Sequence, ShardId};
 /// A request to the broker that did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// No connection could be made. Trying again may help, unless `remedy` says otherwise.
-    #[error("Failed to connect to NATS at {servers}: {source}{remedy}")]
+    /// No connection could be made. Trying again may help, unless there is a remedy.
+    #[error("Failed to connect to NATS at {servers}: {source}{}", .remedy.map(|r| format!("; {r}")).unwrap_or_default())]
     Connect {
         /// The servers, without the user part of their URLs.
         servers: String,
         /// What the client library says.
         source: async_nats::ConnectError,
-        /// What the operator should look at; empty, or begins with "; ".
-        remedy: &'static str,
+        /// What the operator should change, where the server could be reached.
+        remedy: Option<&'static str>,
     },
     /// No connection was made in time.
     #[error("Failed to connect to NATS at {servers}: no answer within {after:?}")]
@@ -157,7 +157,7 @@ impl StreamError {
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { remedy, .. } => remedy.is_empty(),
+            Self::Connect { remedy, .. } => remedy.is_none(),
             Self::CreateStream { source, .. } => source.is_transient(),
             Self::ConnectTimeout { .. }
             | Self::NotConnected { .. }

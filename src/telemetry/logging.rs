@@ -11,16 +11,18 @@
 //! - `DEBUG` (`verbose = true`): each batch and each decision about one.
 //! - `TRACE`: each message and each row operation, without values.
 //!
-//! Row values and secrets are logged at no level. An error is logged once, where it is handled.
+//! Row values and secrets are logged at no level. Libraries do not keep to that: below `INFO` they show what they send, passwords and rows
+//! among it. So they are never heard below `INFO`, whatever the filter says. An error is logged once, where it is handled.
 //! `HARMONYLITE_LOG` (for example `info,harmonylite::publish=trace`) wins over `verbose`.
 
 use std::io::{self, IsTerminal, Write};
 
-use tracing::Subscriber;
 use tracing::subscriber::SetGlobalDefaultError;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{ParseError, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::config::{LogFormat, LoggingConfig};
 
@@ -98,16 +100,33 @@ where
         .with_env_filter(filter)
         .log_internal_errors(false)
         .with_writer(OneLineEach(writer));
+    let discreet = filter_fn(is_discreet);
     match format {
-        LogFormat::Console => Box::new(base.with_ansi(colour).with_target(false).finish()),
+        LogFormat::Console => Box::new(
+            base.with_ansi(colour)
+                .with_target(false)
+                .finish()
+                .with(discreet),
+        ),
         LogFormat::Json => Box::new(
             base.json()
                 .flatten_event(true)
                 .with_current_span(true)
                 .with_span_list(false)
-                .finish(),
+                .finish()
+                .with(discreet),
         ),
     }
+}
+
+/// Whether an event is ours, or a library's that shows nothing of what it carries.
+fn is_discreet(event: &Metadata<'_>) -> bool {
+    let target = event.target();
+    let ours = target == "nats-server"
+        || target
+            .strip_prefix("harmonylite")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    ours || *event.level() <= Level::INFO
 }
 
 /// Makes writers that keep an event on one line.
@@ -227,6 +246,21 @@ mod tests {
         let library = || tracing::info!(target: "async_nats::client", "chatter");
         assert_eq!(logged(&LoggingConfig::default(), None, library).len(), 0);
         assert_eq!(logged(&verbose, None, library).len(), 1);
+    }
+
+    #[test]
+    fn libraries_are_never_heard_below_info() {
+        let events = || {
+            tracing::trace!(target: "async_nats::connection", "CONNECT with a password");
+            tracing::debug!(target: "harmonylite_like", "no room of ours");
+            tracing::info!(target: "async_nats", "connected");
+            tracing::trace!(target: "harmonylite::publish", "sent");
+            tracing::debug!(target: "nats-server", "a client");
+        };
+        for wish in ["trace", "async_nats=trace,harmonylite_like=debug,trace"] {
+            let lines = logged(&LoggingConfig::default(), Some(wish), events);
+            assert_eq!(lines.len(), 3, "{lines:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::digest::{self, RowHash};
 use super::error::VerifyError;
-use super::examiner::{HASH_BYTES, MOST_PENDING};
+use super::examiner::{HASH_BYTES, MOST_LISTED, MOST_PENDING};
 use super::members::{Members, Say, Telling};
 use super::report::{NotCompared, Report};
 use super::rows::{self, DifferingRow};
@@ -17,6 +17,9 @@ use crate::change::position::{NodeId, Sequence};
 use crate::engine::Engine;
 use crate::peers::protocol::{Command, Outcome, TableFacts};
 use crate::stream::Broker;
+
+/// More tables than a schema has that SQLite reads in a bearable time: who names more is no node of ours.
+const MOST_TABLES: usize = 100_000;
 
 /// What is to be compared.
 #[derive(Debug, Clone)]
@@ -177,8 +180,15 @@ impl<'a> Coordinator<'a> {
                     members.lose(node, "gave another answer".to_owned());
                     continue;
                 };
-                facts.entry(node).or_default().extend(tables);
-                from.extend(next.map(|next| (node, next)));
+                let facts = facts.entry(node).or_default();
+                let empty = tables.is_empty();
+                facts.extend(tables);
+                if facts.len() > MOST_TABLES {
+                    members.lose(node, format!("named more than {MOST_TABLES} tables"));
+                    continue;
+                }
+                // A page without anything would be asked for without end.
+                from.extend(next.filter(|_| !empty).map(|next| (node, next)));
             }
         }
         // What a node said that has gone since is not held against the others.
@@ -301,6 +311,11 @@ impl<'a> Coordinator<'a> {
                 };
                 let list = lists.entry(node).or_default();
                 list.extend_from_slice(&page);
+                // No honest node lists more, and one that goes on for ever must not fill our memory.
+                if list.len() > MOST_LISTED {
+                    members.lose(node, format!("listed more than {MOST_LISTED} bytes"));
+                    continue;
+                }
                 // A page without anything would be asked for without end.
                 if more && !page.is_empty() {
                     from.push((node, list.len() as u64));

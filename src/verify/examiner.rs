@@ -22,7 +22,7 @@ use crate::sqlite::introspect::read_schema;
 pub const MOST_PENDING: usize = 100_000;
 
 /// Bytes of the list of rows of one question.
-const MOST_LISTED: usize = 32 << 20;
+pub const MOST_LISTED: usize = 32 << 20;
 
 /// Rows that are sent again at once.
 pub const MOST_RESENT: usize = 100_000;

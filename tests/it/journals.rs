@@ -430,6 +430,7 @@ fn tables_whose_keys_sqlite_chooses_are_warned_of() {
         "{checked}"
     );
     node.start();
+    node.wait_log("that SQLite chooses");
     let log = node.log();
     assert_eq!(log.matches("that SQLite chooses").count(), 1, "{log}");
     node.stop();

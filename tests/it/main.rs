@@ -34,6 +34,7 @@ mod schema;
 mod schema_changes;
 mod schema_rolling;
 mod schema_status;
+mod security;
 mod service;
 mod snapshots;
 mod uncaptured;

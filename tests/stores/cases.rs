@@ -19,7 +19,9 @@ pub async fn objects_come_and_go(site: &Site) {
     assert_eq!(store.get_small(&manifest).await.unwrap(), None);
     store.delete(&latest).await.unwrap();
     let target = site.path("got");
-    let missing = store.get(&latest, &target, &Progress::none()).await;
+    let missing = store
+        .get(&latest, &target, u64::MAX, &Progress::none())
+        .await;
     let missing = missing.unwrap_err();
     assert!(missing.is_missing(), "{missing:?}");
     assert_eq!(names(site.room.path()), [""; 0]);
@@ -35,12 +37,27 @@ pub async fn objects_come_and_go(site: &Site) {
         store.put(&latest, &source, &progress).await.unwrap(),
         3_000_001
     );
+    // What is longer than it may be is not kept, nor any of it.
+    let long = store
+        .get(&latest, &target, 3_000_000, &Progress::none())
+        .await;
+    assert!(
+        matches!(
+            long,
+            Err(StoreError::TooLong {
+                most: 3_000_000,
+                ..
+            })
+        ),
+        "{long:?}"
+    );
+    assert_eq!(names(site.room.path()), ["source"]);
     let reports = reports.lock().unwrap().clone();
     assert_eq!(reports.last(), Some(&(3_000_001, 3_000_001)));
     assert!(reports.len() > 5 && reports.is_sorted(), "{reports:?}");
     assert_eq!(
         store
-            .get(&latest, &target, &Progress::none())
+            .get(&latest, &target, u64::MAX, &Progress::none())
             .await
             .unwrap(),
         3_000_001
@@ -66,7 +83,7 @@ pub async fn objects_come_and_go(site: &Site) {
         .await
         .unwrap();
     store
-        .get(&latest, &target, &Progress::none())
+        .get(&latest, &target, u64::MAX, &Progress::none())
         .await
         .unwrap();
     assert!(std::fs::read(&target).unwrap() == second);
@@ -139,7 +156,7 @@ pub async fn large_ones_stay_large(site: &Site) {
     let put = store.put(&latest, &source, &none).await;
     assert_eq!(put.unwrap(), LEN as u64);
     let up = peak.growth();
-    let get = store.get(&latest, &target, &none).await;
+    let get = store.get(&latest, &target, u64::MAX, &none).await;
     assert_eq!(get.unwrap(), LEN as u64);
     let down = peak.growth();
     println!("memory grew by {up} bytes up, {down} bytes up and down");
@@ -169,7 +186,10 @@ pub async fn readers_see_whole_versions(site: &Site) {
             let target = site.path(&format!("got-{number}"));
             tokio::spawn(async move {
                 while !ended.load(Ordering::SeqCst) {
-                    match store.get(&latest, &target, &Progress::none()).await {
+                    match store
+                        .get(&latest, &target, u64::MAX, &Progress::none())
+                        .await
+                    {
                         Ok(len) => assert_eq!(len, LEN as u64),
                         Err(StoreError::Missing { .. }) if has_gaps => continue,
                         Err(error) => panic!("{error:?}"),

@@ -64,7 +64,7 @@ pub async fn a_cut_upload_is_tried_again(site: &Site) {
     assert_eq!(cable.cuts(), 1);
     let target = site.path("got");
     store
-        .get(&latest, &target, &Progress::none())
+        .get(&latest, &target, u64::MAX, &Progress::none())
         .await
         .unwrap();
     assert!(std::fs::read(&target).unwrap() == content);
@@ -83,14 +83,16 @@ pub async fn a_cut_download_leaves_nothing(site: &Site) {
     let target = site.path("got");
     cable.cut_download_after(2_000_000);
     let once = site.open(limits(1));
-    let got = once.get(&latest, &target, &Progress::none()).await;
+    let got = once
+        .get(&latest, &target, u64::MAX, &Progress::none())
+        .await;
     assert_eq!(cable.cuts(), 1);
     let error = got.unwrap_err();
     assert!(error.is_passing(), "{error:?}");
     assert_eq!(names(site.room.path()), ["source"]);
     cable.cut_download_after(2_000_000);
     store
-        .get(&latest, &target, &Progress::none())
+        .get(&latest, &target, u64::MAX, &Progress::none())
         .await
         .unwrap();
     assert_eq!(cable.cuts(), 2);

@@ -53,14 +53,14 @@ async fn a_server_killed_in_the_middle_of_an_upload_has_the_old_one_and_takes_th
     }
     put.await.unwrap().unwrap();
     store
-        .get(&latest, &target, &Progress::none())
+        .get(&latest, &target, u64::MAX, &Progress::none())
         .await
         .unwrap();
     assert!(std::fs::read(&target).unwrap() == content);
     let swept = store.sweep(std::time::Duration::ZERO).await.unwrap();
     assert!(swept > 0, "the chunks of the try that was cut off");
     store
-        .get(&latest, &target, &Progress::none())
+        .get(&latest, &target, u64::MAX, &Progress::none())
         .await
         .unwrap();
 }

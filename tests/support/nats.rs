@@ -75,6 +75,13 @@ impl NatsServer {
         self.port
     }
 
+    /// Starts it again with other lines added to its configuration.
+    #[allow(dead_code)]
+    pub fn reconfigure(&mut self, extra: &str) {
+        extra.clone_into(&mut self.extra);
+        self.restart();
+    }
+
     /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -1,13 +1,15 @@
 //! The checks that many keys share. Each takes a key's path, what the file says, and where the value goes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::outside::{Outside, read_secret};
 use crate::config::parse::Source;
-use crate::config::{Fault, FaultKind, ListenAddress, Origin};
+use crate::config::{Fault, FaultKind, ListenAddress, Origin, rights};
 
 /// Bound of intervals that something waits for: past a day a value is a slip of the unit.
 pub(super) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -17,20 +19,32 @@ pub(super) const YEAR_MS: i64 = 366 * DAY_MS;
 /// Gathers faults.
 pub(super) struct Checker<'s> {
     pub(super) source: &'s Source,
+    outside: &'s Outside,
+    /// Where values came from that the file has not given.
+    origins: BTreeMap<&'static str, Origin>,
     pub(super) faults: Vec<Fault>,
+    /// Sentences to log at start.
+    pub(super) notices: Vec<String>,
+    /// Keys whose secrets stand in the configuration file itself.
+    pub(super) secrets: Vec<String>,
 }
 
 impl<'s> Checker<'s> {
-    pub(super) fn new(source: &'s Source) -> Self {
+    pub(super) fn new(source: &'s Source, outside: &'s Outside) -> Self {
         Self {
             source,
+            outside,
+            origins: BTreeMap::new(),
             faults: Vec::new(),
+            notices: outside.unknown(),
+            secrets: Vec::new(),
         }
     }
 
     /// Notes that `key` is at fault.
     pub(super) fn fault(&mut self, key: &str, kind: FaultKind) {
-        self.fault_at(self.source.origin(key), kind);
+        let origin = self.origins.get(key).cloned();
+        self.fault_at(origin.unwrap_or_else(|| self.source.origin(key)), kind);
     }
 
     pub(super) fn fault_at(&mut self, origin: Origin, kind: FaultKind) {
@@ -122,19 +136,96 @@ impl<'s> Checker<'s> {
         }
     }
 
-    /// Takes the path of a file that we must be able to read.
+    /// Takes the path of a file that we must be able to read; a systemd credential of the key's name stands for it.
     pub(super) fn readable(
         &mut self,
-        key: &str,
+        key: &'static str,
         value: Option<String>,
         target: &mut Option<PathBuf>,
     ) {
-        let Some(path) = given(value).map(PathBuf::from) else {
-            return;
+        let value = given(value).map(PathBuf::from);
+        let path = match self.outside.credential(key) {
+            Some(path) => {
+                let origin = Origin::Credential(key.to_owned());
+                self.goes_before(key, value.is_some(), &origin);
+                self.origins.insert(key, origin);
+                path
+            }
+            None => match value {
+                Some(path) => path,
+                None => return,
+            },
         };
         match open_as_file(&path) {
             Ok(()) => *target = Some(path),
             Err(source) => self.fault(key, FaultKind::Unreadable { path, source }),
+        }
+    }
+
+    /// The same, for a file that holds a secret.
+    pub(super) fn secret_file(
+        &mut self,
+        key: &'static str,
+        value: Option<String>,
+        target: &mut Option<PathBuf>,
+    ) {
+        self.readable(key, value, target);
+        let named = target.as_ref();
+        let notice = named.and_then(|path| rights::of_secret_file(key, path));
+        self.notices.extend(notice);
+    }
+
+    /// Takes a secret: a systemd credential or an environment variable gives it, or the file that `file` names, or the configuration itself.
+    pub(super) fn secret(
+        &mut self,
+        (key, value): (&'static str, Option<String>),
+        (file_key, file): (&'static str, Option<String>),
+    ) -> Option<String> {
+        let (value, file) = (given(value), given(file).map(PathBuf::from));
+        if let Some(text) = self.outside(key, value.is_some() || file.is_some()) {
+            return text;
+        }
+        let Some(path) = file else {
+            self.secrets.extend(value.is_some().then(|| key.to_owned()));
+            return value;
+        };
+        self.origins.insert(key, self.source.origin(file_key));
+        if value.is_some() {
+            self.fault(file_key, FaultKind::Conflict { other: key });
+            return None;
+        }
+        let notice = rights::of_secret_file(file_key, &path);
+        self.notices.extend(notice);
+        match read_secret(&path) {
+            Ok(text) => Some(text),
+            Err(kind) => {
+                self.fault(file_key, kind);
+                None
+            }
+        }
+    }
+
+    /// What is given from outside for `key`, where something is (`None` within: it is at fault). `is_set`: the file, or a flag, gives it too.
+    pub(super) fn outside(&mut self, key: &'static str, is_set: bool) -> Option<Option<String>> {
+        match self.outside.text(key)? {
+            Ok(found) => {
+                self.goes_before(key, is_set, &found.origin);
+                self.origins.insert(key, found.origin);
+                Some(Some(found.text))
+            }
+            Err(fault) => {
+                self.origins.insert(key, fault.origin.clone());
+                self.faults.push(fault);
+                Some(None)
+            }
+        }
+    }
+
+    fn goes_before(&mut self, key: &str, is_set: bool, origin: &Origin) {
+        if is_set {
+            self.notices.push(format!(
+                "{key} is set twice: {origin} goes before the configuration"
+            ));
         }
     }
 
@@ -160,6 +251,7 @@ impl<'s> Checker<'s> {
     /// Whether a fault of this key has been noted already, while parsing or since.
     pub(super) fn is_at_fault(&self, key: &str) -> bool {
         self.source.is_faulty(key)
+            || self.origins.get(key).is_some_and(|o| self.faults.iter().any(|f| f.origin == *o))
             || self.faults.iter().any(
                 |fault| matches!(&fault.origin, Origin::Key { key: at_fault, .. } if at_fault == key),
             )

@@ -12,18 +12,30 @@ mod root;
 mod snapshot;
 
 use super::file::FileConfig;
+use super::outside::Outside;
 use super::parse::Source;
 use super::{Config, Fault, LogFormat, Overrides};
 use checker::Checker;
 
-/// Fills `config`, which holds the defaults, with what `file` and `overrides` say; gives back every fault.
+/// What came of it.
+pub(super) struct Filled {
+    /// Every fault.
+    pub(super) faults: Vec<Fault>,
+    /// Sentences to log at start.
+    pub(super) notices: Vec<String>,
+    /// Keys whose secrets stand in the file itself.
+    pub(super) secrets: Vec<String>,
+}
+
+/// Fills `config`, which holds the defaults, with what `file` and `overrides` say.
 pub(super) fn fill(
     config: &mut Config,
     file: FileConfig,
     overrides: &Overrides,
     source: &Source,
-) -> Vec<Fault> {
-    let mut check = Checker::new(source);
+    outside: &Outside,
+) -> Filled {
+    let mut check = Checker::new(source, outside);
     let FileConfig {
         db_path,
         seq_map_path,
@@ -89,5 +101,9 @@ pub(super) fn fill(
     listeners::prometheus(&mut check, prometheus, &mut config.prometheus);
     listeners::health_check(&mut check, health_check, &mut config.health_check);
     listeners::collisions(&mut check, config);
-    check.faults
+    Filled {
+        faults: check.faults,
+        notices: check.notices,
+        secrets: check.secrets,
+    }
 }

@@ -10,7 +10,9 @@ use super::checker::Checker;
 use crate::config::file::Nats;
 use crate::config::names::{is_stream_prefix, is_subject_prefix};
 use crate::config::peer_url::host;
-use crate::config::{FaultKind, NatsConfig, Origin, Overrides, Secret, UrlProblem};
+use crate::config::{
+    FaultKind, LeafUrl, NatsConfig, Origin, Overrides, PeerUrl, Secret, UrlProblem,
+};
 
 pub(super) fn nats(
     check: &mut Checker<'_>,
@@ -28,6 +30,7 @@ pub(super) fn nats(
         creds_file,
         user_name,
         user_password,
+        user_password_file,
         ca_file,
         cert_file,
         key_file,
@@ -56,13 +59,17 @@ pub(super) fn nats(
         &mut config.server_config,
     );
     program(check, server_path, &mut config.server_path);
-    check.readable("nats.seed_file", seed_file, &mut config.seed_file);
-    check.readable("nats.creds_file", creds_file, &mut config.creds_file);
+    check.secret_file("nats.seed_file", seed_file, &mut config.seed_file);
+    check.secret_file("nats.creds_file", creds_file, &mut config.creds_file);
     config.user_name = user_name.unwrap_or_default();
-    config.user_password = Secret::new(user_password.unwrap_or_default());
+    let password = check.secret(
+        ("nats.user_password", user_password),
+        ("nats.user_password_file", user_password_file),
+    );
+    config.user_password = Secret::new(password.unwrap_or_default());
     check.readable("nats.ca_file", ca_file, &mut config.ca_file);
     check.readable("nats.cert_file", cert_file, &mut config.cert_file);
-    check.readable("nats.key_file", key_file, &mut config.key_file);
+    check.secret_file("nats.key_file", key_file, &mut config.key_file);
     login(check, config);
     check.address("nats.bind_address", bind_address, &mut config.bind_address);
     check.number(
@@ -81,8 +88,20 @@ pub(super) fn nats(
     );
     config.reconnect_wait = Duration::from_secs(seconds);
 
-    config.cluster_peers.clone_from(&overrides.cluster_peers);
-    config.leaf_servers.clone_from(&overrides.leaf_servers);
+    config.cluster_peers = peers(
+        check,
+        ("cluster_peers", "-cluster-peers"),
+        &overrides.cluster_peers,
+        (PeerUrl::parse, PeerUrl::has_login),
+        "nats://host:port/ or dns://host:port/?min=N&interval_ms=N",
+    );
+    config.leaf_servers = peers(
+        check,
+        ("leaf_servers", "-leaf-servers"),
+        &overrides.leaf_servers,
+        (LeafUrl::parse, |leaf| leaf.peer.has_login()),
+        "nats://host:port/?hub=true or dns://host:port/?min=N&interval_ms=N",
+    );
     if let Some(address) = &overrides.cluster_addr {
         if address.port.is_none_or(|port| port == u16::MAX) {
             check.fault_at(Origin::Flag("-cluster-addr"), FaultKind::ClusterPort);
@@ -93,6 +112,16 @@ pub(super) fn nats(
 
 fn servers(check: &mut Checker<'_>, urls: Option<Vec<String>>, config: &mut NatsConfig) {
     let urls = urls.unwrap_or_default();
+    let urls = match check.outside("nats.urls", !urls.is_empty()) {
+        Some(text) => listed(text.as_deref()).map(str::to_owned).collect(),
+        None => {
+            let login = urls.iter().any(|url| url.contains('@'));
+            check
+                .secrets
+                .extend(login.then(|| "a login in nats.urls".to_owned()));
+            urls
+        }
+    };
     for (n, url) in urls.iter().enumerate() {
         if let Some(problem) = server_problem(url) {
             let kind = FaultKind::Url {
@@ -104,6 +133,54 @@ fn servers(check: &mut Checker<'_>, urls: Option<Vec<String>>, config: &mut Nats
         }
     }
     config.urls = urls;
+}
+
+/// A list of URLs as text: commas or blanks between them.
+fn listed(text: Option<&str>) -> impl Iterator<Item = &str> {
+    let entries = text.unwrap_or_default().split([',', ' ']);
+    entries.filter(|entry| !entry.is_empty())
+}
+
+type Read<T> = (fn(&str) -> Result<T, UrlProblem>, fn(&T) -> bool);
+
+/// What a flag says, or what is given from outside in its place.
+fn peers<T: Clone>(
+    check: &mut Checker<'_>,
+    (key, flag): (&'static str, &'static str),
+    said: &[T],
+    (parse, has_login): Read<T>,
+    example: &'static str,
+) -> Vec<T> {
+    let Some(text) = check.outside(key, false) else {
+        if said.iter().any(has_login) {
+            check.notices.push(format!(
+                "{flag} holds a login, and every user of this machine may read the arguments of a process: give it as the systemd credential {key} or in the environment as HARMONYLITE_{}",
+                key.to_ascii_uppercase()
+            ));
+        }
+        return said.to_vec();
+    };
+    if !said.is_empty() {
+        check.notices.push(format!(
+            "{flag} is without effect, since {key} is given as a systemd credential or in the environment"
+        ));
+    }
+    let mut peers = Vec::new();
+    for (n, url) in listed(text.as_deref()).enumerate() {
+        match parse(url) {
+            Ok(peer) => peers.push(peer),
+            Err(problem) => {
+                let entry = Some(n + 1);
+                let kind = FaultKind::Url {
+                    entry,
+                    problem,
+                    example,
+                };
+                check.fault(key, kind);
+            }
+        }
+    }
+    peers
 }
 
 /// HOST:PORT alone stands for `nats://HOST:PORT`; without a port it is 4222.

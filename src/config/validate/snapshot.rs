@@ -72,10 +72,14 @@ pub(super) fn snapshot(check: &mut Checker<'_>, file: Snapshot, config: &mut Sna
         &mut config.nats_bucket,
     );
     bucket(check, s3, &mut config.s3);
+    let text = check.secret(
+        ("snapshot.webdav.url", webdav.url),
+        ("snapshot.webdav.url_file", webdav.url_file),
+    );
     url(
         check,
         "snapshot.webdav.url",
-        webdav.url,
+        text,
         webdav_problem,
         WEBDAV_EXAMPLE,
         &mut config.webdav_url,
@@ -135,11 +139,17 @@ fn needs(check: &mut Checker<'_>, config: &SnapshotConfig) {
 fn login(check: &mut Checker<'_>, file: SnapshotSftp, config: &mut SftpConfig) {
     let SnapshotSftp {
         url: text,
+        url_file,
         key_file,
         passphrase,
+        passphrase_file,
         known_hosts,
         host_key,
     } = file;
+    let text = check.secret(
+        ("snapshot.sftp.url", text),
+        ("snapshot.sftp.url_file", url_file),
+    );
     url(
         check,
         "snapshot.sftp.url",
@@ -148,7 +158,11 @@ fn login(check: &mut Checker<'_>, file: SnapshotSftp, config: &mut SftpConfig) {
         SFTP_EXAMPLE,
         &mut config.url,
     );
-    check.readable("snapshot.sftp.key_file", key_file, &mut config.key_file);
+    check.secret_file("snapshot.sftp.key_file", key_file, &mut config.key_file);
+    let passphrase = check.secret(
+        ("snapshot.sftp.passphrase", passphrase),
+        ("snapshot.sftp.passphrase_file", passphrase_file),
+    );
     config.passphrase = Secret::new(passphrase.unwrap_or_default());
     check.readable(
         "snapshot.sftp.known_hosts",
@@ -187,8 +201,11 @@ fn bucket(check: &mut Checker<'_>, file: SnapshotS3, config: &mut S3Config) {
         bucket,
         use_ssl,
         access_key,
+        access_key_file,
         secret,
+        secret_file,
         session_token,
+        session_token_file,
         region,
         force_path_style,
     } = file;
@@ -222,9 +239,25 @@ fn bucket(check: &mut Checker<'_>, file: SnapshotS3, config: &mut S3Config) {
     );
     check.set(region, &mut config.region);
     check.set(force_path_style, &mut config.force_path_style);
-    config.access_key = Secret::new(access_key.unwrap_or_default());
-    config.secret = Secret::new(secret.unwrap_or_default());
-    config.session_token = Secret::new(session_token.unwrap_or_default());
+    for (given, in_file, target) in [
+        (
+            ("snapshot.s3.access_key", access_key),
+            ("snapshot.s3.access_key_file", access_key_file),
+            &mut config.access_key,
+        ),
+        (
+            ("snapshot.s3.secret", secret),
+            ("snapshot.s3.secret_file", secret_file),
+            &mut config.secret,
+        ),
+        (
+            ("snapshot.s3.session_token", session_token),
+            ("snapshot.s3.session_token_file", session_token_file),
+            &mut config.session_token,
+        ),
+    ] {
+        *target = Secret::new(check.secret(given, in_file).unwrap_or_default());
+    }
     let pairs = [
         (
             "snapshot.s3.access_key",

@@ -11,6 +11,7 @@ use crate::apply::incoming::IncomingBatch;
 use crate::change::history::History;
 use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence};
 use crate::change::value::Value;
+use crate::codec::bounds;
 use crate::codec::commit::TableDefinition;
 use crate::codec::covers;
 use crate::codec::rows::{RowOp, RowReader, RowWriter};
@@ -166,7 +167,7 @@ pub fn next(from: &mut impl Read) -> io::Result<Option<(Frame, u64)>> {
     if body.len() != length || xxh3_64(&body) != u64::from_le_bytes(hash) {
         return Ok(None);
     }
-    let frame = minicbor::decode(&body).ok();
+    let frame = bounds::decode(&body, bounds::ITEMS_OF_RECORD).ok();
     Ok(frame.map(|frame| (frame, (HEAD + length) as u64)))
 }
 

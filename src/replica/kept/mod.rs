@@ -13,6 +13,7 @@ pub mod frame;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::apply::incoming::IncomingBatch;
@@ -184,6 +185,8 @@ impl Kept {
         let open = OpenOptions::new()
             .append(true)
             .create_new(true)
+            // It holds keys of rows.
+            .mode(0o600)
             .open(self.path(number))?;
         self.open = Some(open);
         self.files.push(KeptFile {

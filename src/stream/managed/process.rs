@@ -54,6 +54,12 @@ pub(super) fn spawn(binary: &Path, configuration: &Path) -> std::io::Result<Chil
         .stderr(Stdio::piped())
         // Ctrl-C in a terminal is for us alone: we still need the server for what is pending.
         .process_group(0);
+    // It needs none of the secrets that we may have been given in the environment.
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"HARMONYLITE_") {
+            command.env_remove(name);
+        }
+    }
     let die_with_parent = move || {
         // SIGKILL rather than SIGTERM: a daemon that is started again at once must not meet the old server over its store. What
         // the server has acknowledged is in the kernel's page cache by then.

@@ -4,6 +4,7 @@
 //! another.
 
 use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::error::ManagedError;
@@ -56,6 +57,9 @@ impl Settings {
             source,
         };
         std::fs::create_dir_all(&folder).map_err(file_error)?;
+        // The store holds rows, the configuration logins of peers.
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700))
+            .map_err(file_error)?;
         // Absolute and without links, for the relative path to the included file.
         let folder = folder.canonicalize().map_err(file_error)?;
         let bind = listen_address("nats.bind_address", &config.bind_address)?;

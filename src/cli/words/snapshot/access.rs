@@ -142,7 +142,7 @@ fn cluster(config: &Config) -> Option<String> {
 fn store_fault(error: &StoreError) -> Fatal {
     let code = match error {
         StoreError::Missing { .. } | StoreError::Passing { .. } => ExitCode::Unavailable,
-        StoreError::Permanent { .. } => ExitCode::Failed,
+        StoreError::Permanent { .. } | StoreError::TooLong { .. } => ExitCode::Failed,
         StoreError::LeftOut { .. } | StoreError::Configuration { .. } => ExitCode::Config,
     };
     Fatal::new(code, error)
