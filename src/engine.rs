@@ -3,16 +3,19 @@
 //! Invariants: the loops never wait for one another while they hold the replica; a halt stops publishing as well as applying, since what would be
 //! published onto a broken history could not be folded.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::change::position::{BatchNumber, Sequence};
+use crate::brakes::{Brakes, Part};
+use crate::change::position::{BatchNumber, Sequence, ShardId};
 use crate::changelog::in_flight::WINDOW;
 use crate::cli::exit::ExitCode;
+use crate::cluster::hearing::Hearing;
+use crate::cluster::ping::Passed;
 use crate::config::Config;
 use crate::http::status::Status;
 use crate::publish::gate::Gate;
@@ -36,6 +39,12 @@ pub struct Engine {
     pub metrics: Metrics,
     /// What may be published.
     pub gate: Gate,
+    /// What an operator has told this node to hold back.
+    pub brakes: Arc<Brakes>,
+    /// Whether this node and the others hear one another.
+    pub hearing: Hearing,
+    /// Markers that were folded lately.
+    pub markers: Passed,
     /// Where snapshots are asked for.
     pub desk: Desk,
     /// Where the managed server listens, once it runs.
@@ -52,6 +61,7 @@ pub struct Engine {
     again: AtomicBool,
     folded: watch::Sender<Sequence>,
     stream: Mutex<Option<StreamIdentity>>,
+    offsets: Mutex<BTreeMap<u64, u64>>,
     /// Comparisons that this node takes part in.
     pub comparisons: Comparisons,
 }
@@ -109,6 +119,7 @@ impl Engine {
         status: Status,
         metrics: Metrics,
         replica: Replica,
+        brakes: Arc<Brakes>,
     ) -> Arc<Self> {
         let folded = watch::Sender::new(replica.position().sequence);
         let unsure = replica.unsure_count();
@@ -119,6 +130,9 @@ impl Engine {
             status,
             metrics,
             gate: Gate::default(),
+            brakes,
+            hearing: Hearing::default(),
+            markers: Passed::default(),
             desk: Desk::default(),
             nats_url: OnceLock::new(),
             replica: Mutex::new(replica),
@@ -132,6 +146,7 @@ impl Engine {
             again: AtomicBool::new(false),
             folded,
             stream: Mutex::default(),
+            offsets: Mutex::default(),
             comparisons: Comparisons::default(),
         })
     }
@@ -255,6 +270,22 @@ impl Engine {
         }
     }
 
+    /// By shard from 2 on, the last message of payload that was folded here since the start.
+    #[must_use]
+    pub fn offsets(&self) -> BTreeMap<u64, u64> {
+        self.offsets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Payload up to this message of a shard is folded.
+    pub fn passed(&self, shard: ShardId, at: Sequence) {
+        let mut offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = offsets.entry(shard.0).or_default();
+        *offset = at.0.max(*offset);
+    }
+
     /// How many entries the dead-letter journal has.
     pub fn set_dead_letters(&self, entries: u64) {
         self.status.set_dead_letters(entries);
@@ -329,6 +360,21 @@ impl Engine {
     pub fn stands_at(&self, position: Sequence) {
         let mut echo = self.lock_echo();
         echo.passed = position;
+    }
+
+    /// The brakes were set: health and metrics show it.
+    pub fn show_brakes(&self) {
+        let set = self.brakes.set();
+        for part in Part::ALL {
+            let brake = set.of(part);
+            let limit = brake.rows_per_second.map_or(0, std::num::NonZeroU64::get);
+            let metrics = &self.metrics;
+            metrics
+                .operator_paused
+                .set(part.word(), u64::from(brake.paused_since.is_some()));
+            metrics.operator_limit.set(part.word(), limit);
+        }
+        self.status.set_brakes(set);
     }
 
     /// Whether publishing and applying stand still.

@@ -11,10 +11,12 @@
 )]
 
 pub mod apply;
+pub mod brakes;
 pub mod capture;
 pub mod change;
 pub mod changelog;
 pub mod cli;
+pub mod cluster;
 pub mod codec;
 pub mod config;
 pub mod consume;

@@ -178,6 +178,25 @@ fn what_nodes_say_to_one_another_knows_no_database_and_no_loop() {
 }
 
 #[test]
+fn the_cluster_view_knows_no_database_and_no_loop() {
+    forbid(
+        "cluster",
+        &[
+            "rusqlite",
+            "crate::sqlite",
+            "crate::daemon",
+            "crate::cli",
+            "crate::control",
+        ],
+    );
+    forbid("cluster", &LOOPS);
+    forbid(
+        "brakes",
+        &["rusqlite", "tokio", "crate::stream", "crate::engine"],
+    );
+}
+
+#[test]
 fn http_asks_no_loop() {
     forbid(
         "http",

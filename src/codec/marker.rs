@@ -3,6 +3,7 @@
 
 use minicbor::{Decode, Encode};
 
+use super::frame::{Kind, Sealer};
 use crate::change::position::NodeId;
 use crate::codec::bounds;
 
@@ -23,6 +24,12 @@ pub struct Marker {
 pub fn encode(marker: &Marker) -> Vec<u8> {
     // Writing CBOR to memory cannot fail.
     minicbor::to_vec(marker).unwrap_or_default()
+}
+
+/// The marker as a message of the order stream.
+#[must_use]
+pub fn message(marker: &Marker) -> Vec<u8> {
+    Sealer::new(false, 0).seal(Kind::Marker, &encode(marker))
 }
 
 /// Decodes a marker's body.

@@ -20,6 +20,17 @@ pub fn up_to_marker<'a>(engine: &Engine, messages: &'a [Incoming]) -> &'a [Incom
 /// These messages are folded and committed.
 pub fn folded(engine: &Engine, messages: &[Incoming]) {
     for (index, message) in messages.iter().enumerate() {
+        match &message.body {
+            Body::Marker(marker) => engine.markers.note(marker.id),
+            Body::Batch(batch) => {
+                for section in &batch.record.sections {
+                    if let Some(last) = section.pieces.iter().max() {
+                        engine.passed(section.shard, *last);
+                    }
+                }
+            }
+            Body::Payload | Body::Unreadable { .. } | Body::Newer(_) => {}
+        }
         let Some(id) = awaited(engine, message) else {
             continue;
         };

@@ -1,5 +1,6 @@
 //! The inbound way: reading the order stream, fetching payload, and the loop that applies.
 
+pub mod braking;
 pub mod intake;
 pub mod markers;
 pub mod payload;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::braking::Braking;
 use super::intake::{QUEUE, Waiting};
 use super::markers;
 use crate::apply::incoming::{Body, Incoming};
@@ -87,6 +88,8 @@ pub struct ConsumeLoop {
     /// The write lock is left to the app until then.
     leave_until: Option<Instant>,
     mirrored: Option<(Instant, Sequence)>,
+    /// What an operator holds back.
+    braking: Braking,
     tidied: Instant,
     backoff: Backoff,
 }
@@ -96,6 +99,7 @@ impl ConsumeLoop {
     #[must_use]
     pub fn new(engine: Arc<Engine>, runtime: Handle, inbox: mpsc::Receiver<Waiting>) -> Self {
         Self {
+            braking: Braking::new(Arc::clone(&engine)),
             engine,
             runtime,
             inbox,
@@ -119,7 +123,7 @@ impl ConsumeLoop {
             self.engine.status.progress(Loop::Consume);
             self.mirror(false);
             self.tidy();
-            if !self.receive() {
+            if self.braking.is_on() || !self.receive() {
                 continue;
             }
             if let Some(depth) = &depth {
@@ -184,7 +188,11 @@ impl ConsumeLoop {
         } else {
             first + IDLE
         };
-        Some(self.leave_until.map_or(due, |l| due.max(l)))
+        let limited = self.braking.next(now).filter(|_| others);
+        Some(
+            due.max(self.leave_until.unwrap_or(due))
+                .max(limited.unwrap_or(due)),
+        )
     }
 
     fn push(&mut self, waiting: Waiting) {
@@ -244,7 +252,9 @@ impl ConsumeLoop {
 
     /// The messages that may be folded together: up to a marker that a comparison awaits, unless what is waited for stands behind it.
     fn group(&self, given_up: bool) -> &[Incoming] {
-        let group = markers::up_to_marker(&self.engine, &self.messages);
+        let group = self
+            .braking
+            .within(markers::up_to_marker(&self.engine, &self.messages));
         match self.holding {
             Some((carrier, _)) if !given_up && !self.is_in(group, carrier) => &self.messages,
             _ => group,
@@ -308,6 +318,9 @@ impl ConsumeLoop {
         self.leave_until = self
             .app_is_writing()
             .then(|| Instant::now() + leave_for(applied.held));
+        if !applied.scanned_at.is_empty() {
+            self.braking.spend(applied.fold.rows);
+        }
         if let Some(passed) = passed {
             engine.echo(&applied.echoes, passed);
             self.measure(applied);

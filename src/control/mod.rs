@@ -11,6 +11,7 @@
 //! answers the daemon's own user and root only; no file of SQLite's is ever opened here.
 
 pub mod client;
+pub mod cluster;
 pub mod lock;
 pub mod protocol;
 pub mod server;

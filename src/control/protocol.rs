@@ -16,6 +16,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::cluster::{BrakeArguments, ForgetArguments, LeaveArguments, PingArguments};
+
 /// The longest line, in bytes, its newline included.
 pub(super) const LINE: usize = 64 * 1024;
 /// The longest text in an answer, in bytes. Every byte may take six as JSON, and the line must hold it.
@@ -48,6 +50,18 @@ pub enum Request {
     Wait(WaitArguments),
     /// Compare all living nodes.
     Verify(VerifyArguments),
+    /// All nodes, as the broker and this node know them.
+    Status,
+    /// What the streams hold, and how far each node has read them.
+    Streams,
+    /// Measure the way through the stream to each node.
+    PingPeers(PingArguments),
+    /// Publish what is pending, then leave the cluster and end.
+    Leave(LeaveArguments),
+    /// A node that is gone holds up nothing any more.
+    Forget(ForgetArguments),
+    /// Pause or limit publishing or applying, or end that.
+    Brake(BrakeArguments),
 }
 
 /// Messages of one shard's stream.
@@ -149,7 +163,7 @@ struct Nothing {}
 
 impl Request {
     /// The names of all of them.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 16] = [
         "stop",
         "cleanup",
         "ping",
@@ -160,6 +174,12 @@ impl Request {
         "verify",
         "snapshot-save",
         "snapshot-restore",
+        "status",
+        "streams",
+        "ping-peers",
+        "leave",
+        "forget",
+        "brake",
     ];
 
     /// As it stands in a request.
@@ -175,6 +195,12 @@ impl Request {
             Self::Position(_) => "position",
             Self::Wait(_) => "wait",
             Self::Verify(_) => "verify",
+            Self::Status => "status",
+            Self::Streams => "streams",
+            Self::PingPeers(_) => "ping-peers",
+            Self::Leave(_) => "leave",
+            Self::Forget(_) => "forget",
+            Self::Brake(_) => "brake",
         }
     }
 
@@ -185,12 +211,18 @@ impl Request {
             | Self::Cleanup
             | Self::Ping
             | Self::SnapshotSave
-            | Self::SnapshotRestore => None,
+            | Self::SnapshotRestore
+            | Self::Status
+            | Self::Streams => None,
             Self::Skip(span) | Self::Replay(span) => serde_json::to_value(span).ok(),
             // Structs of texts and numbers always have a JSON form.
             Self::Position(arguments) => serde_json::to_value(arguments).ok(),
             Self::Wait(arguments) => serde_json::to_value(arguments).ok(),
             Self::Verify(arguments) => serde_json::to_value(arguments).ok(),
+            Self::PingPeers(arguments) => serde_json::to_value(arguments).ok(),
+            Self::Leave(arguments) => serde_json::to_value(arguments).ok(),
+            Self::Forget(arguments) => serde_json::to_value(arguments).ok(),
+            Self::Brake(arguments) => serde_json::to_value(arguments).ok(),
         }
     }
 
@@ -227,6 +259,12 @@ impl Request {
             "position" => arguments(name, line.arguments).map(Self::Position),
             "wait" => arguments(name, line.arguments).map(Self::Wait),
             "verify" => arguments(name, line.arguments).map(Self::Verify),
+            "status" => none().map(|_| Self::Status),
+            "streams" => none().map(|_| Self::Streams),
+            "ping-peers" => arguments(name, line.arguments).map(Self::PingPeers),
+            "leave" => arguments(name, line.arguments).map(Self::Leave),
+            "forget" => arguments(name, line.arguments).map(Self::Forget),
+            "brake" => arguments(name, line.arguments).map(Self::Brake),
             unknown => {
                 let shown: String = unknown.chars().take(SHOWN).collect();
                 let known = Self::NAMES.join(", ");
@@ -369,6 +407,8 @@ mod tests {
             Request::Ping,
             Request::SnapshotSave,
             Request::SnapshotRestore,
+            Request::Status,
+            Request::Streams,
         ] {
             assert!(Request::NAMES.contains(&request.name()));
             let line = format!("{{\"command\":\"{}\"}}\n", request.name());
@@ -446,7 +486,10 @@ mod tests {
         let refusal = Request::decode(b"{\"command\":\"Stop\"}").unwrap_err();
         assert_eq!(
             refusal.to_string(),
-            "\"Stop\" is not a known command; known are stop, cleanup, ping, skip, replay, position, wait, verify, snapshot-save, snapshot-restore"
+            format!(
+                "\"Stop\" is not a known command; known are {}",
+                Request::NAMES.join(", ")
+            )
         );
     }
 

@@ -66,6 +66,20 @@ async fn answer(engine: Weak<Engine>, question: Question) -> Answer {
             }
             engine.upgrade().map_or_else(stopping, |e| where_it_is(&e))
         }
+        Question::Await { id, patience } => {
+            let Some(mut passed) = engine.upgrade().map(|e| e.markers.passed()) else {
+                return stopping();
+            };
+            let folded = passed.wait_for(|ids| ids.contains(&id));
+            if matches!(
+                tokio::time::timeout(bounded(patience), folded).await,
+                Ok(Ok(_))
+            ) {
+                return Answer::Heard;
+            }
+            // Not yet: where it is, and why.
+            engine.upgrade().map_or_else(stopping, |e| where_it_is(&e))
+        }
         Question::Prepare { id, tables } => {
             let Some(engine) = engine.upgrade() else {
                 return stopping();

@@ -13,7 +13,7 @@ use crate::verify::{self, Options, VerifyError};
 use crate::wait::{self, Token, WaitError};
 
 /// What a task works for: progress goes to who asked.
-type Asked = Arc<Reply>;
+pub(super) type Asked = Arc<Reply>;
 
 /// `harmonylite position`.
 pub fn position(engine: Weak<Engine>, timeout: Duration, reply: Reply) {
@@ -73,7 +73,7 @@ pub fn verify(engine: Weak<Engine>, arguments: VerifyArguments, reply: Reply) {
 }
 
 /// Does it, and answers; gives it up when nobody waits for the answer any more.
-fn run<F, W>(reply: Reply, work: F)
+pub(super) fn run<F, W>(reply: Reply, work: F)
 where
     F: FnOnce(Asked) -> W + Send + 'static,
     W: Future<Output = Result<Outcome, Fatal>> + Send,
@@ -92,7 +92,7 @@ where
 }
 
 /// Tells progress; the same again only now and then, so that who asked knows that we live.
-fn telling(asked: Asked) -> impl Fn(String) + Send + Sync {
+pub(super) fn telling(asked: Asked) -> impl Fn(String) + Send + Sync {
     const AGAIN: Duration = Duration::from_secs(10);
     let said: Mutex<Option<(String, Instant)>> = Mutex::default();
     move |text| {
@@ -107,7 +107,7 @@ fn telling(asked: Asked) -> impl Fn(String) + Send + Sync {
     }
 }
 
-fn alive(engine: &Weak<Engine>) -> Result<Arc<Engine>, Fatal> {
+pub(super) fn alive(engine: &Weak<Engine>) -> Result<Arc<Engine>, Fatal> {
     engine.upgrade().ok_or_else(|| waiting(WaitError::Stopping))
 }
 

@@ -11,26 +11,28 @@ use crate::control::{Refusal, Reply};
 use crate::engine::Engine;
 use crate::replica::Replica;
 
-/// Whether everything of ours is to be removed at the end, and who wants to know how it went.
+/// An end that somebody has asked for: that everything of ours is removed, or that the node leaves; and who wants to know how it went.
 #[derive(Clone, Default)]
-pub struct CleanupRequest(Arc<Mutex<Wanted>>);
+pub struct EndRequest(Arc<Mutex<Wanted>>);
 
 #[derive(Default)]
 struct Wanted {
     wanted: bool,
     given_up: bool,
+    /// Why it did not come to what was wanted.
+    failed: Option<String>,
     replies: Vec<Reply>,
 }
 
-impl CleanupRequest {
-    /// A cleanup is wanted.
+impl EndRequest {
+    /// It is wanted.
     pub fn note(&self, reply: Option<Reply>) {
         let mut held = self.lock();
         held.wanted = true;
         held.replies.extend(reply);
     }
 
-    /// Whether one is wanted.
+    /// Whether it is wanted.
     pub fn is_wanted(&self) -> bool {
         self.lock().wanted
     }
@@ -38,6 +40,16 @@ impl CleanupRequest {
     /// Whether publishing was given up for lack of time, so that what is left is dropped and named.
     pub fn is_given_up(&self) -> bool {
         self.lock().given_up
+    }
+
+    /// Why it does not come to what was wanted; `None`: it has come to that.
+    pub fn set_failure(&self, why: Option<String>) {
+        self.lock().failed = why;
+    }
+
+    /// Why it did not come to what was wanted, if it did not.
+    pub fn failure(&self) -> Option<String> {
+        self.lock().failed.clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Wanted> {
@@ -66,7 +78,7 @@ pub async fn wanted(engine: &Arc<Engine>, purpose: Purpose) {
 }
 
 /// A cleanup without a broker does not wait for ever.
-pub fn give_up_after(engine: &Arc<Engine>, cleanup: &CleanupRequest, time: Duration) {
+pub fn give_up_after(engine: &Arc<Engine>, cleanup: &EndRequest, time: Duration) {
     // Not the engine: the removal at the end needs it for itself.
     let (shutdown, cleanup) = (engine.shutdown.clone(), cleanup.clone());
     tokio::spawn(async move {
@@ -92,6 +104,7 @@ pub async fn asleep(engine: &Arc<Engine>) {
         }
         let idle = since.elapsed() >= timeout;
         if idle
+            && engine.brakes.set().pause().is_none()
             && tokio::task::block_in_place(|| {
                 engine.replica().pending_changes().is_ok_and(|n| n == 0)
             })
@@ -115,6 +128,10 @@ pub async fn drain(engine: &Arc<Engine>, session: &Session, time: Duration) {
         }
         if !session.broker.is_connected() || engine.is_halted() {
             break;
+        }
+        if let Some(sentence) = engine.brakes.set().pause() {
+            tracing::warn!("what is pending is published when that is resumed: {sentence}");
+            return;
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(10)) => {}
@@ -165,6 +182,9 @@ pub fn remove_everything(mut replica: Replica, config: &Config) -> Result<String
     // Nothing of it could be told from what the app writes from now on.
     if let Err(error) = crate::replica::kept::remove_all(&config.db_path) {
         tracing::warn!(%error, "what was kept of published changes could not be removed");
+    }
+    if let Err(error) = crate::brakes::remove(&config.db_path) {
+        tracing::warn!(%error, "what this node was told to hold back could not be removed");
     }
     for (table, changes) in &dropped {
         tracing::error!(

@@ -14,6 +14,7 @@ use super::Fatal;
 use super::download::Download;
 use super::histories::{self, Court, Election};
 use super::restoring::Restoring;
+use crate::brakes::Part;
 use crate::change::position::{Sequence, ShardId};
 use crate::cli::exit::ExitCode;
 use crate::engine::Engine;
@@ -203,6 +204,14 @@ async fn try_settle(
     };
     // Who applies nothing needs nothing of what was trimmed.
     let behind = stream.first > position.next() && replicate;
+    let paused = engine.brakes.set().apply.pause(Part::Apply);
+    if let Some(sentence) =
+        paused.filter(|_| first_start || behind || elsewhere || engine.wants_recovery())
+    {
+        return Err(Unsettled::Fault(format!(
+            "this node must begin from a snapshot, and {sentence}"
+        )));
+    }
     if first_start || behind || elsewhere {
         let mut oldest = Sequence(stream.first.0.saturating_sub(1));
         if elsewhere {

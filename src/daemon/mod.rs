@@ -10,6 +10,8 @@
 
 mod answers;
 mod asked;
+mod braking;
+mod cluster;
 mod download;
 mod ending;
 mod histories;
@@ -27,8 +29,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::brakes::Brakes;
 use crate::change::position::NodeId;
 use crate::cli::exit::ExitCode;
+use crate::cluster::{announce, hearing};
 use crate::config::Config;
 use crate::consume::intake::{self, QUEUE};
 use crate::consume::run::ConsumeLoop;
@@ -38,7 +42,7 @@ use crate::http::status::Status;
 use crate::http::{HttpServers, PositionDesk};
 use crate::peers::serve;
 use crate::publish::run::PublishLoop;
-use crate::registry::announce;
+use crate::registry::announce as registry;
 use crate::runtime::{Shutdown, notify, signals};
 use crate::snapshot::reconcile::Reconciler;
 use crate::telemetry::metrics::Metrics;
@@ -57,6 +61,7 @@ pub enum Purpose {
 use positions::EnginePositions;
 
 pub use crate::engine::Fatal;
+pub use cluster::forgetting;
 
 /// How long a stop may take to publish what is pending. systemd waits 90 s before it kills.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -80,6 +85,7 @@ pub async fn run(config: Config, purpose: Purpose) -> Result<(), Fatal> {
         )
     })?;
     let lock = InstanceLock::acquire(&config.db_path).map_err(|e| start::lock_fault(&e))?;
+    let brakes = start::open_brakes(&config)?;
     let node = NodeId(config.node_id);
     let status = Status::new(node, config.publish, config.replicate);
     let metrics =
@@ -99,6 +105,7 @@ pub async fn run(config: Config, purpose: Purpose) -> Result<(), Fatal> {
     .map_err(|e| Fatal::new(ExitCode::CannotCreate, e))?;
     let shared = Shared {
         lock,
+        brakes,
         status,
         metrics,
         positions,
@@ -122,6 +129,7 @@ pub async fn run(config: Config, purpose: Purpose) -> Result<(), Fatal> {
 /// What all lives of the daemon share.
 struct Shared {
     lock: InstanceLock,
+    brakes: Arc<Brakes>,
     status: Status,
     metrics: Metrics,
     positions: PositionDesk,
@@ -159,6 +167,16 @@ async fn serve(
             Life::Over
         });
     }
+    if purpose == Purpose::Cleanup
+        && let Some(sentence) = shared.brakes.set().pause()
+    {
+        return Err(Fatal::new(
+            ExitCode::TempFail,
+            format!(
+                "-cleanup publishes what is pending first, and {sentence}; nothing was removed"
+            ),
+        ));
+    }
     snapshots::sweep(&config);
     let recovery = start::look_at_sequence_map(&config, &replica)?;
     let engine = Engine::new(
@@ -167,7 +185,9 @@ async fn serve(
         status.clone(),
         shared.metrics.clone(),
         replica,
+        Arc::clone(&shared.brakes),
     );
+    engine.show_brakes();
     if recovery || recover {
         engine.want_recovery();
     }
@@ -175,8 +195,9 @@ async fn serve(
     shared
         .positions
         .open(Box::new(EnginePositions::of(&engine)));
-    let cleanup = ending::CleanupRequest::default();
-    let control = start::control(&engine, &shared.lock, &cleanup).await?;
+    let cleanup = ending::EndRequest::default();
+    let leaving = ending::EndRequest::default();
+    let control = start::control(&engine, &shared.lock, &cleanup, &leaving).await?;
     let publishing = start::thread("publish", {
         let publish = PublishLoop::new(Arc::clone(&engine), tokio::runtime::Handle::current())
             .map_err(|e| Fatal::new(ExitCode::Failed, e))?;
@@ -207,7 +228,7 @@ async fn serve(
         }
     };
     let outcome = match session {
-        Some(Ok(session)) => run_session(&engine, session, purpose, &cleanup).await,
+        Some(Ok(session)) => run_session(&engine, session, purpose, &cleanup, &leaving).await,
         Some(Err(fatal)) => {
             shutdown.force(fatal.reason.clone());
             Err(fatal)
@@ -243,10 +264,12 @@ async fn serve(
             )),
         },
         (Ok(()), false) if again => Ok("beginning anew".to_owned()),
+        (Ok(()), false) if leaving.is_wanted() => cluster::left(&leaving),
         (Ok(()), false) => Ok("stopped".to_owned()),
         (Err(fatal), _) => Err(fatal),
     };
     cleanup.answer(&result);
+    leaving.answer(&result);
     if let Err(e) = control.stop().await {
         tracing::debug!("the control socket was not removed: {e}");
     }
@@ -265,8 +288,10 @@ async fn run_session(
     engine: &Arc<Engine>,
     session: session::Session,
     purpose: Purpose,
-    cleanup: &ending::CleanupRequest,
+    cleanup: &ending::EndRequest,
+    leaving: &ending::EndRequest,
 ) -> Result<(), Fatal> {
+    engine.status.set_nats_connected(true);
     let snapshots =
         snapshots::Snapshots::begin(engine, &session, purpose == Purpose::Replicate).await;
     let (sender, inbox) = mpsc::channel(QUEUE);
@@ -295,14 +320,18 @@ async fn run_session(
         NodeId(engine.config.node_id),
         answers::answers(engine),
     ));
+    let hearing = tokio::spawn(hearing::run(Arc::clone(engine), session.broker.clone()));
+    // Where there are snapshots, what runs for them announces this node too.
+    let announcing = snapshots
+        .is_none()
+        .then(|| tokio::spawn(announce::run(Arc::clone(engine), session.broker.clone())));
     let reconciler = Reconciler::new(
         Arc::clone(engine),
         session.broker.clone(),
         session.snapshots.clone(),
     );
     let reconciling = tokio::spawn(reconciler.run());
-    let announcing = tokio::spawn(announce::run(Arc::clone(engine), session.broker.clone()));
-    engine.status.set_nats_connected(true);
+    let registering = tokio::spawn(registry::run(Arc::clone(engine), session.broker.clone()));
     notify::status("replicating");
     tracing::info!(position = %session.from.sequence, "replicating");
     if purpose == Purpose::Cleanup {
@@ -338,12 +367,20 @@ async fn run_session(
         .await;
     }
     if let Some(snapshots) = snapshots {
-        snapshots.end(cleanup.is_wanted()).await;
+        snapshots.end().await;
     }
+    if let Some(announcing) = announcing {
+        announcing.abort();
+        let _ = announcing.await;
+    }
+    // A removal needs the engine for itself.
+    hearing.abort();
+    let _ = hearing.await;
+    cluster::say_goodbye(engine, &session.broker, cleanup, leaving).await;
     let _ = reconciling.await;
     answering.abort();
-    announcing.abort();
-    let _ = announcing.await;
+    registering.abort();
+    let _ = registering.await;
     finished.request("end");
     ending::join(consuming).await;
     ending::join(counting).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::{Fatal, session};
-use crate::change::position::NodeId;
+use crate::brakes::Part;
 use crate::cli::exit::ExitCode;
 use crate::config::Config;
 use crate::control::{Outcome, Refusal, Reply};
@@ -14,8 +14,7 @@ use crate::engine::Engine;
 use crate::http::status::Component;
 use crate::runtime::Backoff;
 use crate::snapshot::schedule::Schedule;
-use crate::snapshot::{presence, scratch, watch};
-use crate::stream::Kv;
+use crate::snapshot::{scratch, watch};
 
 /// How long the schedule may take to end what it is at.
 const END: Duration = Duration::from_secs(5);
@@ -24,8 +23,6 @@ const END: Duration = Duration::from_secs(5);
 pub struct Snapshots {
     schedule: JoinHandle<()>,
     watch: JoinHandle<()>,
-    kv: Kv,
-    node: NodeId,
 }
 
 /// Removes what a killed daemon has left beside the database.
@@ -50,7 +47,7 @@ impl Snapshots {
         let kv = loop {
             let begun = async {
                 let kv = session.broker.snapshots_bucket(replicas).await?;
-                watch::begin(engine, &kv).await?;
+                watch::begin(engine, &session.broker, &kv).await?;
                 Ok::<_, crate::stream::KvError>(kv)
             };
             match begun.await {
@@ -73,33 +70,18 @@ impl Snapshots {
             kv.clone(),
         ));
         let asked = engine.desk.open();
-        let schedule = Schedule::new(
-            Arc::clone(engine),
-            session.broker.clone(),
-            catalog,
-            kv.clone(),
-        );
+        let schedule = Schedule::new(Arc::clone(engine), session.broker.clone(), catalog, kv);
         let schedule = tokio::spawn(schedule.run(asked, scheduled));
-        Some(Self {
-            schedule,
-            watch,
-            kv,
-            node: NodeId(engine.config.node_id),
-        })
+        Some(Self { schedule, watch })
     }
 
-    /// Ends them: what is being taken is given up. `leaving`: this node will need nothing of the streams any more.
-    pub async fn end(mut self, leaving: bool) {
+    /// Ends them: what is being taken is given up.
+    pub async fn end(mut self) {
         if tokio::time::timeout(END, &mut self.schedule).await.is_err() {
             self.schedule.abort();
         }
         self.watch.abort();
         let _ = self.watch.await;
-        if leaving {
-            // Otherwise it holds up trimming until it has been silent for long enough.
-            let left = presence::leave(&self.kv, self.node);
-            let _ = tokio::time::timeout(END, left).await;
-        }
     }
 }
 
@@ -160,6 +142,13 @@ pub fn restore(engine: &Weak<Engine>, reply: Reply) {
     };
     if !engine.config.snapshot.enabled {
         reply.done::<String>(Err(Refusal::new(DISABLED, ExitCode::Config.number())));
+        return;
+    }
+    if let Some(sentence) = engine.brakes.set().apply.pause(Part::Apply) {
+        reply.done::<String>(Err(Refusal::new(
+            format!("nothing is restored: {sentence}"),
+            ExitCode::TempFail.number(),
+        )));
         return;
     }
     reply.done(Ok(

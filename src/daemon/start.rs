@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use super::Fatal;
 use super::asked;
-use super::ending::CleanupRequest;
-use super::{operator, snapshots};
+use super::ending::EndRequest;
+use super::{braking, cluster, operator, snapshots};
+use crate::brakes::{Brakes, BrakesError, Part};
 use crate::cli::exit::ExitCode;
 use crate::codec::sequence_map::{self, SequenceMapError};
 use crate::config::Config;
-use crate::control::{ControlServer, InstanceLock, LockError, Outcome, Request};
+use crate::control::{ControlServer, InstanceLock, LockError, Outcome, Refusal, Request};
 use crate::engine::Engine;
 use crate::http::status::{Component, Status};
 use crate::journals::chosen_keys;
@@ -28,6 +29,25 @@ pub fn lock_fault(error: &LockError) -> Fatal {
         _ => ExitCode::CannotCreate,
     };
     Fatal::new(code, error)
+}
+
+/// What an operator has told this node to hold back, before it was stopped.
+pub fn open_brakes(config: &Config) -> Result<Arc<Brakes>, Fatal> {
+    let brakes = Brakes::open(&config.db_path).map_err(|e| {
+        let code = match e {
+            BrakesError::Damaged { .. } => ExitCode::DataError,
+            BrakesError::Io { .. } => ExitCode::Io,
+        };
+        Fatal::new(code, e)
+    })?;
+    let set = brakes.set();
+    for part in Part::ALL {
+        let brake = set.of(part);
+        for sentence in [brake.pause(part), brake.limit(part)].into_iter().flatten() {
+            tracing::warn!("{sentence}");
+        }
+    }
+    Ok(Arc::new(brakes))
 }
 
 /// Opens the database and installs capture. Waits for a database that is locked or a disk that is full; `None` if asked to stop meanwhile.
@@ -189,9 +209,11 @@ pub fn look_at_journals(engine: &Engine) {
 pub async fn control(
     engine: &Arc<Engine>,
     lock: &InstanceLock,
-    cleanup: &CleanupRequest,
+    cleanup: &EndRequest,
+    leaving: &EndRequest,
 ) -> Result<ControlServer, Fatal> {
     let (shutdown, cleanup) = (engine.shutdown.clone(), cleanup.clone());
+    let leaving = leaving.clone();
     let node = engine.config.node_id;
     // Weak: the removal at the end needs the engine for itself.
     let held = Arc::downgrade(engine);
@@ -222,7 +244,22 @@ pub async fn control(
             shutdown.request("-stop");
             reply.done(Ok("stopping".to_owned()));
         }
+        Request::Status => cluster::status(held.clone(), reply),
+        Request::Streams => cluster::streams(held.clone(), reply),
+        Request::PingPeers(arguments) => cluster::ping(held.clone(), arguments, reply),
+        Request::Forget(arguments) => cluster::forget(held.clone(), arguments, reply),
+        Request::Leave(arguments) => {
+            cluster::leave(held.clone(), arguments, leaving.clone(), reply);
+        }
+        Request::Brake(arguments) => braking::brake(&held, arguments, reply),
         Request::Cleanup => {
+            let paused = held.upgrade().and_then(|e| e.brakes.set().pause());
+            if let Some(sentence) = paused {
+                return reply.done::<String>(Err(Refusal::new(
+                    format!("a cleanup publishes what is pending first, and {sentence}; nothing was removed"),
+                    ExitCode::TempFail.number(),
+                )));
+            }
             reply.progress("publishing what is pending");
             cleanup.note(Some(reply));
             shutdown.request("-cleanup");

@@ -14,6 +14,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::positions::{POSITION_PATH, PositionDesk, WAIT_PATH};
 use super::status::{Component, Status, View, judge};
+use crate::brakes::Set;
 use crate::telemetry::Metrics;
 
 /// Where Prometheus looks.
@@ -120,6 +121,7 @@ struct Health<'a> {
     pending: u64,
     dead_letters: u64,
     apply_paused: Option<&'a str>,
+    brakes: &'a Set,
     errors: Vec<Problem<'a>>,
 }
 
@@ -172,6 +174,7 @@ impl<'a> Health<'a> {
                 .apply_paused
                 .as_deref()
                 .or(view.schema_paused.as_deref()),
+            brakes: &view.brakes,
             errors: view
                 .troubles
                 .iter()

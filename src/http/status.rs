@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::brakes::Set;
 use crate::change::position::NodeId;
 
 pub use verdict::{STALL, Verdict, judge};
@@ -100,6 +101,10 @@ pub struct View {
     pub schema_paused_since: Option<SystemTime>,
     /// What else pauses applying.
     pub apply_paused: Option<String>,
+    /// What an operator holds back.
+    pub brakes: Set,
+    /// What is seen of a partition, and whether that is a reason to call this node unhealthy.
+    pub partition: Option<(bool, String)>,
     /// Tables whose rows may have been written without capture, and what that waits for.
     pub unsure: Option<String>,
     /// Triggers of the app that fail for what other nodes have changed.
@@ -182,6 +187,8 @@ impl Status {
             schema_paused: None,
             schema_paused_since: None,
             apply_paused: None,
+            brakes: Set::default(),
+            partition: None,
             unsure: None,
             triggers: None,
             dead_letters: 0,
@@ -275,6 +282,16 @@ impl Status {
     /// What pauses applying for any other reason; `None`: it no longer does.
     pub fn set_apply_paused(&self, reason: Option<String>) {
         self.lock().view.apply_paused = reason;
+    }
+
+    /// What is seen of a partition; `true`: this node is cut off, not only from some.
+    pub fn set_partition(&self, seen: Option<(bool, String)>) {
+        self.lock().view.partition = seen;
+    }
+
+    /// What an operator holds back.
+    pub fn set_brakes(&self, brakes: Set) {
+        self.lock().view.brakes = brakes;
     }
 
     /// Tables whose rows may have been written without capture; `None`: all are certain.

@@ -54,6 +54,16 @@ pub enum Question {
         #[n(0)]
         id: u64,
     },
+    /// Answer when the marker is folded, or when `patience` is over.
+    #[n(5)]
+    Await {
+        /// The marker's.
+        #[n(0)]
+        id: u64,
+        /// Milliseconds.
+        #[n(1)]
+        patience: u64,
+    },
     /// The comparison is over: let go of the snapshot.
     #[n(3)]
     Release {
@@ -173,7 +183,7 @@ pub enum Answer {
         #[n(0)]
         reason: String,
     },
-    /// It is done: kept, or let go of.
+    /// It is done: kept, let go of, or folded.
     #[n(5)]
     Heard,
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::flying::FlyingBatches;
 use super::gate::Closed;
 use super::outbox::Outbox;
+use crate::brakes::{Pace, Part};
 use crate::capture::Captured;
 use crate::change::position::{Sequence, ShardId};
 use crate::changelog::in_flight::WINDOW as WINDOW_BATCHES;
@@ -56,6 +57,8 @@ pub struct PublishLoop {
     unseen: bool,
     /// Batches whose echo has not been folded, oldest first.
     flying: FlyingBatches,
+    /// Keeps to an operator's limit.
+    pace: Pace,
     /// Paces resends.
     resend: Backoff,
     /// How often the connection had been made anew when we last looked.
@@ -80,6 +83,7 @@ impl PublishLoop {
             reader,
             unseen: true,
             flying: FlyingBatches::default(),
+            pace: Pace::default(),
             resend: Backoff::new(Duration::from_millis(50), Duration::from_secs(3)),
             reconnects: 0,
             shown: None,
@@ -156,6 +160,9 @@ impl PublishLoop {
             }
             return Ok(self.unseen);
         }
+        if self.is_braked(stopping) {
+            return Ok(false);
+        }
         if let Some(closed) = self.engine.gate.closed() {
             self.hold_back(closed);
             return Ok(false);
@@ -167,9 +174,28 @@ impl PublishLoop {
             return Ok(false);
         };
         self.engine.sending(batch.record.batch);
+        self.pace.spend(batch.record.row_count, Instant::now());
         self.flying.push(batch);
         self.resend_lost(&broker);
         Ok(true)
+    }
+
+    /// An operator has told this node to publish nothing new, or no more than so many rows a second. A stop does not wait for a limit.
+    fn is_braked(&self, stopping: bool) -> bool {
+        let brakes = &self.engine.brakes;
+        let paused = brakes.is_paused(Part::Publish);
+        let now = Instant::now();
+        let next = self.pace.next(brakes.limit(Part::Publish), now);
+        let until = match next.filter(|_| !stopping) {
+            Some(next) => next.min(now + LOOK_AT_FLYING),
+            None if paused => now + LOOK_AT_FLYING,
+            None => return false,
+        };
+        self.engine.metrics.publish_held_back.set(1);
+        // What held it back before may be over; a trouble would be shown as one that lasts.
+        self.engine.status.recovered(Component::Publish);
+        std::thread::sleep(until - now);
+        true
     }
 
     /// The change log holds what is new until a snapshot has made room.

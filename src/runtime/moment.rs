@@ -14,3 +14,11 @@ pub fn compact() -> String {
         .filter(char::is_ascii_alphanumeric)
         .collect()
 }
+
+/// Now, in UTC, to the second, as `2026-11-21T18:46:59Z`.
+#[must_use]
+pub fn now() -> String {
+    let now = OffsetDateTime::now_utc();
+    let whole = now.replace_nanosecond(0).unwrap_or(now);
+    whole.format(&Rfc3339).unwrap_or_default()
+}

@@ -185,6 +185,7 @@ impl Schedule {
         self.engine.config.publish
             && self.engine.config.replicate
             && !self.engine.is_halted()
+            && self.engine.brakes.set().pause().is_none()
             && self.engine.unsure_tables() == 0
             && view.apply_paused.is_none()
             && view.schema_paused.is_none()

@@ -10,6 +10,7 @@ use super::manifest::Manifest;
 use super::schedule::{LOOK, Schedule};
 use super::take::{self, Own};
 use super::verified::Verified;
+use crate::brakes::Part;
 use crate::change::position::{NodeId, Sequence, ShardId};
 use crate::store::Progress;
 use crate::stream::Role;
@@ -135,6 +136,10 @@ impl Schedule {
     }
 
     async fn save(&mut self, say: &(dyn Fn(String) + Send + Sync)) -> Saved {
+        // What is pending here would be in the copy, and never come back.
+        if let Some(sentence) = self.engine.brakes.set().publish.pause(Part::Publish) {
+            return Err(format!("Failed to create snapshot: {sentence}"));
+        }
         let until = Instant::now() + PATIENCE;
         // What was in the stream when it was asked for is to be in it.
         let target = self

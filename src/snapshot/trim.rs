@@ -304,6 +304,7 @@ mod tests {
             wanted: 0,
             history: History::FIRST,
             keeps_much: false,
+            gone: false,
         };
         let living = Living {
             nodes: [

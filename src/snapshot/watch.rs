@@ -5,11 +5,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::presence::{self, Present};
-use crate::change::position::{NodeId, Sequence, ShardId};
+use crate::change::position::{Sequence, ShardId};
+use crate::cluster::announce;
 use crate::engine::Engine;
 use crate::history::watch::Watch;
-use crate::replica::kept::Kept;
 use crate::stream::{Broker, Kv, KvError, StreamState};
 
 /// The share of `max_bytes`, in percent, above which nothing new is published until a snapshot has made room. The rest is for what is under way and
@@ -84,11 +83,6 @@ impl Streams {
     }
 }
 
-/// How often a node announces itself, for nodes that count as silent after `silent_after`.
-fn announce_every(silent_after: Duration) -> Duration {
-    (silent_after / 5).min(LOOK)
-}
-
 /// The longest pause between announcements after which payload under way is sent again.
 #[must_use]
 pub fn gap(silent_after: Duration) -> Duration {
@@ -99,28 +93,11 @@ pub fn gap(silent_after: Duration) -> Duration {
 ///
 /// # Errors
 /// The broker's.
-pub async fn begin(engine: &Engine, kv: &Kv) -> Result<(), KvError> {
+pub async fn begin(engine: &Engine, broker: &Broker, kv: &Kv) -> Result<(), KvError> {
     engine
         .gate
         .require_presence(gap(engine.config.replication_log.silent_after));
-    say(engine, kv).await
-}
-
-async fn say(engine: &Engine, kv: &Kv) -> Result<(), KvError> {
-    let begun = Instant::now();
-    let present = {
-        let replica = engine.replica();
-        Present {
-            position: engine.config.replicate.then(|| replica.position().sequence),
-            incarnation: replica.incarnation(),
-            wanted: engine.gate.wanted(),
-            history: replica.history(),
-            keeps_much: replica.kept().is_some_and(Kept::wants_snapshot),
-        }
-    };
-    presence::announce(kv, NodeId(engine.config.node_id), present).await?;
-    engine.gate.announced(begun);
-    Ok(())
+    announce::say(engine, broker, kv).await
 }
 
 /// Runs until it is dropped.
@@ -129,7 +106,7 @@ pub async fn run(engine: Arc<Engine>, broker: Broker, kv: Kv) {
     let mut looked: Option<Instant> = None;
     let mut histories = Watch::new(Arc::clone(&engine), broker.clone());
     loop {
-        if let Err(error) = say(&engine, &kv).await {
+        if let Err(error) = announce::say(&engine, &broker, &kv).await {
             tracing::debug!(%error, "this node's position could not be announced");
         }
         if looked.is_none_or(|at| at.elapsed() >= LOOK) {
@@ -140,7 +117,7 @@ pub async fn run(engine: Arc<Engine>, broker: Broker, kv: Kv) {
             }
             histories.look().await;
         }
-        tokio::time::sleep(announce_every(config.silent_after)).await;
+        tokio::time::sleep(announce::every(config.silent_after)).await;
     }
 }
 

@@ -7,6 +7,7 @@
 //! Invariants: every question has a deadline; a question to a node that is not connected fails at once; the stream's prefix stands in the subject,
 //! so that two clusters on one NATS do not hear one another. Nothing here is stored: a question or an answer may be lost, and is then asked again.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::Subscriber;
@@ -17,6 +18,7 @@ use futures_util::StreamExt as _;
 
 use super::broker::Broker;
 use super::error::{KvError, StreamError};
+use super::holder::Holder;
 use super::lease;
 use crate::change::position::NodeId;
 
@@ -123,6 +125,25 @@ impl Broker {
                 },
             }),
         }
+    }
+
+    /// Who holds a lease on a node id at this moment, by node. One whose entry does not read was written by a later version, and is left out.
+    ///
+    /// # Errors
+    /// [`KvError::Stream`].
+    pub async fn holders(&self) -> Result<BTreeMap<NodeId, Holder>, KvError> {
+        let bucket = self
+            .kv_bucket(&lease::leases_bucket(self), Some(lease::TIME_TO_LIVE), 1)
+            .await?;
+        let mut holders = BTreeMap::new();
+        for node in self.living_nodes().await? {
+            if let Some(entry) = bucket.get(&format!("node-{node}")).await?
+                && let Ok(holder) = serde_json::from_slice(&entry.value)
+            {
+                holders.insert(node, holder);
+            }
+        }
+        Ok(holders)
     }
 
     /// The nodes that hold a lease on their id at this moment, rising. One that was killed counts until its lease has expired.

@@ -87,6 +87,19 @@ impl ShardGauge {
     }
 }
 
+/// A number for each of a few things with a name.
+#[derive(Clone)]
+pub struct NamedGauge(pub(super) IntGaugeVec);
+
+impl NamedGauge {
+    /// Sets the number of one of them.
+    pub fn set(&self, name: &'static str, value: u64) {
+        if let Ok(gauge) = self.0.get_metric_with_label_values(&[name]) {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+}
+
 /// Depth and bound of every queue.
 #[derive(Clone)]
 pub struct QueueGauges {

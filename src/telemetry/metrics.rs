@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 
-use super::instrument::{Maker, QueueGauges, ReasonCounter, ReasonFlag, ShardGauge, TwinCounter};
+use super::instrument::{
+    Maker, NamedGauge, QueueGauges, ReasonCounter, ReasonFlag, ShardGauge, TwinCounter,
+};
 use super::process::ProcessCollector;
 use crate::change::position::NodeId;
 use crate::config::PrometheusConfig;
@@ -154,6 +156,15 @@ pub struct Instruments {
     pub foreign_key_violations: IntGauge,
     /// Which reason, if any, pauses applying.
     pub apply_paused: ReasonFlag,
+    /// 1 for what an operator has paused.
+    pub operator_paused: NamedGauge,
+    /// Rows a second that an operator has limited a part to; 0: no limit.
+    pub operator_limit: NamedGauge,
+
+    /// Nodes that announce themselves, by whether they answer this one.
+    pub peers: NamedGauge,
+    /// Which kind of partition, if any, this node sees.
+    pub partition: ReasonFlag,
 
     // The broker.
     /// 1 while connected.
@@ -405,6 +416,26 @@ impl Metrics {
                 "apply_paused",
                 "1 for the reason that pauses applying on this node.",
                 "reason",
+            )?),
+            peers: NamedGauge(make.gauges(
+                "peers",
+                "Other nodes that announce themselves: heard answer this one over NATS, unheard do not.",
+                "state",
+            )?),
+            partition: ReasonFlag(make.gauges(
+                "partition",
+                "1 for what this node sees of a partition: jetstream (nothing is stored), isolated (nobody answers), peers (some do not).",
+                "reason",
+            )?),
+            operator_paused: NamedGauge(make.gauges(
+                "operator_paused",
+                "1 while an operator has paused this part of the node (harmonylite pause).",
+                "part",
+            )?),
+            operator_limit: NamedGauge(make.gauges(
+                "operator_limit_rows_per_second",
+                "Rows a second that an operator has limited this part of the node to; 0: no limit.",
+                "part",
             )?),
             broker_connected: make.gauge("broker_connected", "1 while connected to NATS.")?,
             broker_reconnects: make.counter(

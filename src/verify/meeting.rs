@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::coordinator::Coordinator;
@@ -12,7 +11,6 @@ use super::error::VerifyError;
 use super::members::{Members, Telling, ask_each};
 use super::report::NotCompared;
 use crate::change::position::{NodeId, Sequence, ShardId};
-use crate::codec::frame::{Kind, Sealer};
 use crate::codec::marker::{self, Marker};
 use crate::peers::protocol::{Answer, Command, Outcome, Question};
 
@@ -80,9 +78,10 @@ impl Coordinator<'_> {
             members
                 .ask_all(&prepare, |a| matches!(a, Answer::Prepared))
                 .await;
+            let marker = marker::message(&Marker { node: self.me, id });
             let stored = self
                 .broker
-                .publish(ShardId::ORDER, message(self.me, id), MARKER_DEADLINE)
+                .publish(ShardId::ORDER, marker.into(), MARKER_DEADLINE)
                 .await;
             let at = match stored {
                 Ok(at) => at,
@@ -121,10 +120,4 @@ impl Coordinator<'_> {
             tokio::time::sleep(AGAIN).await;
         }
     }
-}
-
-/// The marker as a message of the order stream.
-fn message(node: NodeId, id: u64) -> Bytes {
-    let body = marker::encode(&Marker { node, id });
-    Sealer::new(false, 0).seal(Kind::Marker, &body).into()
 }

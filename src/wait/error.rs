@@ -39,6 +39,12 @@ pub enum WaitError {
     /// This node never gets there.
     #[error("this node applies nothing (replicate = false): wait on another one")]
     NotApplying,
+    /// It cannot come back: an operator holds it back.
+    #[error("what the app has committed is not in the stream yet: {reason}")]
+    Paused {
+        /// What holds it back, and how to end that.
+        reason: String,
+    },
     /// It did not come back in time.
     #[error(
         "what the app has committed has not come back from the stream within {after:?}{}",

@@ -77,6 +77,9 @@ async fn wait_committed(engine: &Arc<Engine>, timeout: Duration) -> Result<Token
         if done {
             break;
         }
+        if let Some(reason) = engine.brakes.set().pause() {
+            return Err(WaitError::Paused { reason });
+        }
         tokio::select! {
             () = tokio::time::sleep_until(deadline) => {
                 return Err(WaitError::NotBack { after: timeout, reason: why_it_stands(engine) });

@@ -219,6 +219,19 @@ pub struct Files {
     pub journal: Vec<u8>,
 }
 
+/// What a node says of itself: everything that it may say.
+pub fn announcement() -> Vec<u8> {
+    br#"{"position":9,"counter":1,"nonce":2,"wanted":3,"history":"1-0000000000000000","kept":true,"gone":"left","about":{"version":"1.0.0","host":"a","address":"127.0.0.1","server":"s","state":"paused","reasons":["r"],"warnings":[],"publish":true,"replicate":true,"pending":3,"dead_letters":0,"schema":"x","tables":2,"uptime_seconds":5,"shards":2,"offsets":{"2":7},"brakes":{"publish":{"rows_per_second":5},"apply":{}},"hears":[1],"misses":[2]}}"#
+        .to_vec()
+}
+
+/// What a node says of its schema.
+pub const REGISTRY_ENTRY: &str = r#"{"node_id":7,"schema_hash":"x","tables":[{"name":"t","columns":["a"],"key":[],"uniques":["a"]}]}"#;
+
+/// What an operator has set.
+pub const BRAKES: &str =
+    r#"{"publish":{"rows_per_second":5},"apply":{"paused_since":"2026-01-01T00:00:00Z"}}"#;
+
 /// Written by SQLite.
 pub fn files() -> Files {
     let folder = tempfile::tempdir().unwrap();

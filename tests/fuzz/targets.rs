@@ -4,6 +4,7 @@ use std::io::Cursor;
 
 use bytes::Bytes;
 use harmonylite::apply::incoming::{self, Body, IncomingBatch};
+use harmonylite::brakes::Set;
 use harmonylite::change::history::History;
 use harmonylite::change::position::{NodeId, Sequence};
 use harmonylite::codec::commit::{self, SectionKind};
@@ -18,13 +19,14 @@ use harmonylite::consume::payload::add_piece;
 use harmonylite::control::protocol::{self as control, Request};
 use harmonylite::history::agree::{Agreement, Candidacy};
 use harmonylite::peers::protocol::{self, Answer, Question};
+use harmonylite::registry::entry::Entry;
 use harmonylite::replica::kept::frame as kept;
 use harmonylite::snapshot::manifest::Manifest;
-use harmonylite::snapshot::presence::Present;
+use harmonylite::snapshot::presence::Announced;
 use harmonylite::snapshot::verified::Verified;
 use harmonylite::sqlite::wal_file::{self, FirstPage};
 use harmonylite::sqlite::{connection, index_sql, introspect, journal_file};
-use harmonylite::stream::{Holder, RoleHolder};
+use harmonylite::stream::{Holder, KvEntry, RoleHolder};
 use harmonylite::wait::token::Token;
 use serde::de::DeserializeOwned;
 
@@ -255,16 +257,26 @@ fn in_buckets() -> Vec<Target> {
         }),
         json::<Verified>(
             "verified",
-            &[&format!("[{}]", String::from_utf8(seeds::manifest().write()).unwrap())],
+            &[&format!(
+                "[{}]",
+                String::from_utf8(seeds::manifest().write()).unwrap()
+            )],
         ),
-        target(
-            "announcement",
-            vec![br#"{"position":9,"counter":1,"nonce":2,"wanted":3,"history":"1-0000000000000000","kept":true}"#.to_vec()],
-            |bytes| Present::read(bytes) != Present::UNKNOWN,
-        ),
+        target("announcement", vec![seeds::announcement()], |bytes| {
+            let entry = KvEntry {
+                value: Bytes::copy_from_slice(bytes),
+                revision: 1,
+                created: 1,
+            };
+            Announced::read(NodeId(1), &entry).about.is_some()
+        }),
+        json::<Entry>("registry-entry", &[seeds::REGISTRY_ENTRY]),
+        json::<Set>("brakes", &[seeds::BRAKES]),
         json::<Agreement>(
             "agreement",
-            &[r#"{"history":"2-00000000000000aa","before":"1-0000000000000000","stage":{"settled":{"base":"x"}},"by":7,"living":[1,2,3],"reason":"lost"}"#],
+            &[
+                r#"{"history":"2-00000000000000aa","before":"1-0000000000000000","stage":{"settled":{"base":"x"}},"by":7,"living":[1,2,3],"reason":"lost"}"#,
+            ],
         ),
         json::<Candidacy>(
             "candidacy",
@@ -273,7 +285,9 @@ fn in_buckets() -> Vec<Target> {
         json::<RoleHolder>("role", &[r#"{"node":7,"nonce":9}"#]),
         json::<Holder>(
             "lease",
-            &[r#"{"database":"d","nonce":"00","host":"h","boot_id":"b","pid_namespace":"p","pid":1,"process_start":2,"version":"0"}"#],
+            &[
+                r#"{"database":"d","nonce":"00","host":"h","boot_id":"b","pid_namespace":"p","pid":1,"process_start":2,"version":"0"}"#,
+            ],
         ),
     ]
 }

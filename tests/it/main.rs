@@ -14,6 +14,7 @@ mod app_untouched;
 mod apps;
 mod broker_faults;
 mod choosing_keys;
+mod cluster_view;
 mod commands;
 mod conflicts;
 mod counter;

@@ -370,6 +370,7 @@ impl World {
             wanted: 0,
             history: replica.history(),
             keeps_much: false,
+            gone: false,
         };
         snapshots.said.insert(node.id, (present, now));
         let highest = snapshots.highest.entry(node.id).or_default();

@@ -4,23 +4,32 @@
 //! Invariant: `VERBS` is the one list of words: parsing, the help and the nearest name all come from it. To add a word: a file here with its
 //! arguments, how they are parsed and run; a line in `VERBS`; a variant of [`Word`].
 
+mod brakes;
 mod conflicts;
 mod dead_letters;
 mod given;
+mod leave;
+mod nats;
+mod nodes;
 mod output;
+mod ping;
 mod purge;
 mod schema;
 pub mod snapshot;
 mod span;
+mod streams;
 mod verify;
 mod wait;
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 pub use conflicts::Conflicts;
 pub use dead_letters::DeadLetters;
 pub use given::Given;
+pub use nodes::Nodes;
 pub use output::Done;
+pub use ping::Ping;
 pub use purge::Purge;
 pub use schema::Schema;
 pub use snapshot::Snapshot;
@@ -30,6 +39,7 @@ pub use wait::Wait;
 use super::flags::{self, FLAGS, Flag};
 use super::usage::{UsageError, shown};
 use crate::config::{Config, nearest};
+use crate::control::cluster::BrakeArguments;
 use crate::control::{Request, Span};
 use crate::engine::Fatal;
 
@@ -52,6 +62,22 @@ pub enum Word {
     Verify(Verify),
     /// Schemas.
     Schema(Schema),
+    /// Who is there.
+    Nodes(Nodes),
+    /// What the streams hold.
+    Streams {
+        /// As JSON.
+        json: bool,
+    },
+    /// How long it takes to each node.
+    Ping(Ping),
+    /// Leaving the cluster.
+    Leave {
+        /// How long publishing what is pending may take.
+        timeout: Duration,
+    },
+    /// Holding this node back.
+    Brake(BrakeArguments),
 }
 
 /// One command of words.
@@ -80,8 +106,16 @@ const VERBS: &[&[Verb]] = &[
     wait::VERBS,
     verify::VERBS,
     schema::VERBS,
+    nodes::VERBS,
+    streams::VERBS,
+    ping::VERBS,
+    leave::VERBS,
+    brakes::VERBS,
     snapshot::VERBS,
 ];
+
+/// Groups whose first verb is meant where none is named.
+const USUAL: [&str; 1] = ["nodes"];
 
 /// What the words of a command line come to.
 pub(super) enum Found {
@@ -120,6 +154,9 @@ pub(super) fn find(arguments: &[OsString]) -> Result<Found, UsageError> {
         let asks = |a: &OsString| ["-h", "-help", "--help"].iter().any(|h| a == h);
         if arguments.iter().any(asks) {
             return group_help(&group).map(Found::Help);
+        }
+        if let Some(usual) = verbs.first().filter(|v| USUAL.contains(&v.group)) {
+            return Ok(Found::Verb(usual, without(arguments, &[first])));
         }
         return Err(UsageError::MissingOperand {
             usage: usage(),
@@ -252,6 +289,11 @@ pub fn run(word: Word, config: &Config) -> Result<Done, Fatal> {
         Word::Wait(command) => wait::run(command, config),
         Word::Verify(command) => verify::run(command, config),
         Word::Schema(command) => schema::run(command, config),
+        Word::Nodes(command) => nodes::run(command, config),
+        Word::Streams { json } => streams::run(json, config),
+        Word::Ping(command) => ping::run(&command, config),
+        Word::Leave { timeout } => leave::run(timeout, config),
+        Word::Brake(arguments) => brakes::run(arguments, config),
     }
 }
 
@@ -325,6 +367,11 @@ mod tests {
             first,
             last,
         };
+        assert_eq!(word("nodes --json"), word("nodes list --json"));
+        assert_eq!(
+            word("nodes forget 3"),
+            Word::Nodes(Nodes::Forget { node: 3 })
+        );
         assert_eq!(word("skip 1 7"), Word::Skip(span(7, Some(7))));
         assert_eq!(word("replay 1 7-9"), Word::Replay(span(7, Some(9))));
         assert_eq!(word("replay 1 7-"), Word::Replay(span(7, None)));

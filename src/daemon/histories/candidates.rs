@@ -152,7 +152,8 @@ async fn lately(court: &Court<'_>, agreed: &Agreement) -> Result<BTreeSet<u64>, 
     let announced = presence::living(&kv, court.broker, config.silent_after)
         .await
         .map_err(fault)?;
-    let mut out: BTreeSet<u64> = announced.nodes.keys().map(|n| n.0).collect();
+    let here = announced.nodes.iter().filter(|(_, p)| !p.gone);
+    let mut out: BTreeSet<u64> = here.map(|(node, _)| node.0).collect();
     out.extend(&agreed.living);
     Ok(out)
 }

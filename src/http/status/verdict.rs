@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::{Component, View};
+use crate::brakes::Part;
 
 /// From when a loop's silence is a standstill. The longest step between two signs of life is one transaction
 /// bounded in milliseconds, plus SQLite's wait for an app that holds the write lock; a minute is far above both.
@@ -61,6 +62,14 @@ pub fn judge(view: &View) -> Verdict {
     if let Some(reason) = &view.apply_paused {
         reasons.push(format!("applying is paused: {reason}"));
     }
+    match &view.partition {
+        Some((true, sentence)) => reasons.push(sentence.clone()),
+        Some((false, sentence)) => verdict.warnings.push(sentence.clone()),
+        None => {}
+    }
+    if let Some(sentence) = view.brakes.publish.pause(Part::Publish) {
+        reasons.push(sentence);
+    }
     for (component, sentence) in [
         (Component::Publish, "publishing fails"),
         (Component::Apply, "applying fails"),
@@ -85,6 +94,9 @@ pub fn judge(view: &View) -> Verdict {
             .warnings
             .push(format!("snapshots fail: {}", trouble.error));
     }
+    for part in Part::ALL {
+        verdict.warnings.extend(view.brakes.of(part).limit(part));
+    }
     for sentence in [&view.unsure, &view.triggers].into_iter().flatten() {
         verdict.warnings.push(sentence.clone());
     }
@@ -100,6 +112,7 @@ pub fn judge(view: &View) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::brakes::Set;
     use crate::change::position::NodeId;
     use crate::http::status::{Loop, Status};
 
@@ -156,6 +169,21 @@ mod tests {
             reason(|s| s.failed(Component::Publish, "stream is full")).contains("stream is full")
         );
         assert!(reason(|s| s.failed(Component::Apply, "disk is full")).contains("disk is full"));
+    }
+
+    #[test]
+    fn what_an_operator_holds_back_is_shown() {
+        let mut set = Set::default();
+        set.publish.paused_since = Some("2026-11-21T22:00:00Z".to_owned());
+        let paused = set.clone();
+        assert!(reason(|s| s.set_brakes(paused)).contains("resume publish"));
+        set.publish.paused_since = None;
+        set.apply.rows_per_second = std::num::NonZeroU64::new(500);
+        let status = working();
+        status.set_brakes(set);
+        let verdict = judge(&status.view());
+        assert!(verdict.is_healthy());
+        assert!(verdict.warnings[0].contains("500 rows a second"));
     }
 
     #[test]

@@ -186,7 +186,8 @@ fn moving_a_cluster_to_another_server() {
     let store = folder();
     let mut cluster = two(store.path());
     insert(&cluster[1], 5, 10);
-    done(&cluster[0].run(&["wait"]));
+    // Of the node that has written.
+    done(&cluster[1].run(&["wait"]));
     let old = cluster.server.url();
     for node in &mut cluster.nodes {
         done(&node.run(&["-cleanup"]));
