@@ -4,7 +4,7 @@
 //! published onto a broken history could not be folded.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,7 @@ pub struct Engine {
     unsure: Arc<AtomicU64>,
     echo: Mutex<Echo>,
     echoed: Condvar,
+    echoes_awaited: AtomicUsize,
     broker: watch::Sender<Option<Broker>>,
     halted: Mutex<Option<String>>,
     prompts: AtomicU64,
@@ -102,6 +103,16 @@ pub fn runtime(workers: usize) -> Result<tokio::runtime::Runtime, Fatal> {
         })
 }
 
+/// Somebody waits for echoes, until this is dropped.
+#[derive(Debug)]
+pub struct EchoesAwaited<'e>(&'e AtomicUsize);
+
+impl Drop for EchoesAwaited<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// What the consuming loop has seen.
 #[derive(Debug, Default)]
 struct Echo {
@@ -138,6 +149,7 @@ impl Engine {
             replica: Mutex::new(replica),
             echo: Mutex::default(),
             echoed: Condvar::new(),
+            echoes_awaited: AtomicUsize::new(0),
             broker: watch::Sender::new(None),
             halted: Mutex::default(),
             prompts: AtomicU64::new(0),
@@ -187,9 +199,22 @@ impl Engine {
         self.echoed.notify_all();
     }
 
+    /// Somebody waits for what this node has published to come back: as long as this lives, its echoes are folded as soon as they come.
+    pub fn await_echoes(&self) -> EchoesAwaited<'_> {
+        self.echoes_awaited.fetch_add(1, Ordering::AcqRel);
+        EchoesAwaited(&self.echoes_awaited)
+    }
+
+    /// Whether somebody does.
+    #[must_use]
+    pub fn echoes_are_awaited(&self) -> bool {
+        self.echoes_awaited.load(Ordering::Acquire) > 0
+    }
+
     /// Waits for a batch's echo to be folded, at most for `timeout`; whether it was.
     #[must_use]
     pub fn wait_echo(&self, batch: BatchNumber, timeout: Duration) -> bool {
+        let _awaited = self.await_echoes();
         let echo = self.lock_echo();
         let (echo, _) = self
             .echoed

@@ -14,12 +14,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use harmonylite::apply::incoming::Body;
-use harmonylite::change::position::NodeId;
+use harmonylite::change::position::Sequence;
+use harmonylite::changelog::in_flight::Carrier;
 use harmonylite::replica::Replica;
-use harmonylite::replica::copy;
 use harmonylite::replica::group::{ApplyOptions, Stopped};
 use harmonylite::replica::lifecycle::OpenOptions;
-use harmonylite::replica::reconcile::{Difference, Entered, grow};
+use harmonylite::replica::reconcile::{Ahead, Difference, Entered, grow, name_as_here};
+use harmonylite::replica::{absent, copy};
+use harmonylite::snapshot::fold as folding;
 use harmonylite::sqlite::connection::open_reader;
 use rusqlite::Connection;
 use support::engine::{Node, stream};
@@ -50,14 +52,23 @@ fn without_capture(node: &mut Node, writes: &str) {
     assert!(node.replica.refresh_capture(PATIENCE, &|| false).unwrap());
 }
 
-/// Compares and enters; how many rows.
+/// Compares and enters; how many rows. The fold has nothing of what is on its way.
 fn reconcile(node: &mut Node, fold: &Path) -> u64 {
+    reconcile_with(node, fold, None)
+}
+
+/// As [`reconcile`]; `folded`: the fold has so much of what is on its way.
+fn reconcile_with(node: &mut Node, fold: &Path, folded: Option<Carrier>) -> u64 {
     let unsure = node.replica.unsure().unwrap();
+    let ahead = Ahead {
+        folded,
+        last: node.replica.last_on_its_way(),
+    };
     assert!(!unsure.is_empty());
     let mut difference = Difference::find(
         node.replica.path(),
         fold,
-        node.replica.position().sequence,
+        (node.replica.position().sequence, ahead),
         node.replica.captured(),
         &unsure,
         &[],
@@ -80,6 +91,15 @@ fn reconcile(node: &mut Node, fold: &Path) -> u64 {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// A fold, opened to be folded on.
+fn nobody(fold: &Path) -> Replica {
+    let options = OpenOptions {
+        fire_triggers: Some(Vec::new()),
+        ..folding::nobody(Vec::new(), Vec::new())
+    };
+    Replica::open(fold, &options, PATIENCE, &|| false).unwrap()
 }
 
 /// The change log: key, kind, mask.
@@ -325,14 +345,7 @@ fn the_fold_follows_a_schema_that_has_changed_since_its_snapshot() {
     node.write("UPDATE t SET w = 'set' WHERE id = 1; DELETE FROM t WHERE id = 2; INSERT INTO t VALUES(4, 'ONE!', 'four'); INSERT INTO u VALUES('a', 1)");
     let batch = node.scan();
     let messages = stream(&[&batch]);
-    let options = OpenOptions {
-        node_id: NodeId(0),
-        publish: false,
-        include: Vec::new(),
-        exclude: Vec::new(),
-        fire_triggers: Some(Vec::new()),
-    };
-    let mut replica = Replica::open(&fold, &options, PATIENCE, &|| false).unwrap();
+    let mut replica = nobody(&fold);
     let options = ApplyOptions {
         max_time: PATIENCE,
         given_up: true,
@@ -344,14 +357,9 @@ fn the_fold_follows_a_schema_that_has_changed_since_its_snapshot() {
     let Body::Batch(batch) = &messages[0].body else {
         panic!("no batch");
     };
-    let like: Vec<_> = node
-        .replica
-        .captured()
-        .tables
-        .iter()
-        .map(|t| t.table.clone())
-        .collect();
-    let grown = grow(&mut replica, &batch.record, &like).unwrap().unwrap();
+    let grown = grow(&mut replica, &batch.record, node.replica.captured())
+        .unwrap()
+        .unwrap();
     assert!(grown.iter().any(|g| g.is("T", "W")));
     assert_eq!(replica.apply(&messages, &options).unwrap().consumed, 1);
     drop(replica);
@@ -359,7 +367,7 @@ fn the_fold_follows_a_schema_that_has_changed_since_its_snapshot() {
     let difference = Difference::find(
         node.replica.path(),
         &fold,
-        node.replica.position().sequence,
+        (node.replica.position().sequence, Ahead::default()),
         node.replica.captured(),
         &unsure,
         &grown,
@@ -378,4 +386,165 @@ fn the_fold_follows_a_schema_that_has_changed_since_its_snapshot() {
     // Row 3 has NULL where nobody has written: the default is no news.
     let differing = "SELECT count(*) FROM __harmonylite__differing_0 WHERE k1 = 3";
     assert_eq!(count(differing), 0);
+}
+
+#[test]
+fn what_was_on_its_way_is_not_sent_again_where_the_fold_has_it() {
+    let mut node = Node::new(1, PLAIN);
+    let fold = fold(&node);
+    node.write("INSERT INTO t VALUES(5, 'sent', 5), (6, 'sent', 6); UPDATE t SET a = 'sent' WHERE id = 3; DELETE FROM t WHERE id = 2");
+    let sent = node.scan();
+    // Scanned by the time of the comparison, but not seen in the stream.
+    node.write("UPDATE t SET a = 'unseen' WHERE id = 4");
+    let unseen = node.scan();
+    without_capture(&mut node, "UPDATE t SET b = 60 WHERE id = 6");
+    let mut replica = nobody(&fold);
+    let last = node.replica.last_on_its_way();
+    let messages = stream(&[&sent]);
+    replica = folding::apply(replica, messages, None).unwrap().0;
+    let me = node.replica.node_id();
+    let taken = replica.publishers().get(&me).copied().unwrap();
+    drop(replica);
+    let folded = node.replica.carrier_of(taken);
+    assert!(Some(folded) < last);
+    assert_eq!(reconcile_with(&mut node, &fold, Some(folded)), 2);
+    assert!(log(&node, "t", "id").ends_with(",4:2:2,4:2:2,6:2:4"));
+    let mut other = Node::new(2, PLAIN);
+    other.write("UPDATE t SET b = 'other' WHERE id = 3");
+    let theirs = other.scan();
+    let late = node.scan();
+    let messages = stream(&[&sent, &unseen, &theirs, &late]);
+    other.apply(&messages);
+    node.apply(&messages);
+    let all = "SELECT id || coalesce(a, '-') || b FROM t ORDER BY id";
+    assert_eq!(node.read(all), "1x1,3sentother,4unseen4,5sent5,6sent60");
+    assert_eq!(other.read(all), node.read(all));
+}
+
+#[test]
+fn a_table_made_anew_with_other_columns_keeps_to_what_was_changed() {
+    let mut node = Node::new(1, PLAIN);
+    let fold = fold(&node);
+    node.write("UPDATE t SET b = 'mine' WHERE id = 1; UPDATE t SET a = 'z' WHERE id = 2; INSERT INTO t VALUES(5, 'new', 5)");
+    node.write(
+        "CREATE TABLE n(id INTEGER PRIMARY KEY, b, x DEFAULT 7, a); INSERT INTO n(id, a, b) SELECT id, a, b FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t",
+    );
+    assert!(node.replica.refresh_capture(PATIENCE, &|| false).unwrap());
+    reconcile(&mut node, &fold);
+    assert_eq!(log(&node, "t", "id"), "1:2:2,2:2:8,5:1:0");
+    // A column that is gone may have another name now: what was changed in it is among what is new, as it is here.
+    node.forget_pending();
+    std::fs::remove_file(fold).unwrap();
+    let fold = self::fold(&node);
+    node.write("UPDATE t SET a = 'was a' WHERE id = 1");
+    node.write(
+        "CREATE TABLE n(id INTEGER PRIMARY KEY, b, x DEFAULT 7, y DEFAULT 'was a'); INSERT INTO n SELECT id, b, x, a FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t; UPDATE t SET y = 'was a'",
+    );
+    assert!(node.replica.refresh_capture(PATIENCE, &|| false).unwrap());
+    reconcile(&mut node, &fold);
+    assert_eq!(log(&node, "t", "id"), "1:2:8");
+}
+
+#[test]
+fn the_fold_follows_former_names() {
+    let schema = "CREATE TABLE t(k TEXT PRIMARY KEY, a, b UNIQUE, c); CREATE VIEW v AS SELECT a FROM t; CREATE TABLE log(id INTEGER PRIMARY KEY);
+                  INSERT INTO t VALUES('1', 1, 1, 1), ('2', 2, 2, 2), ('3', 3, 3, 3)";
+    let (mut node, mut other) = (Node::new(1, schema), Node::new(2, schema));
+    let fold = fold(&node);
+    let captured = |node: &mut Node| {
+        assert!(
+            node.replica
+                .make_capture_current(PATIENCE, &|| false)
+                .unwrap()
+        );
+    };
+    // In the stream under the names of before, by a node that adds a column which nobody has any more.
+    other.write("ALTER TABLE t ADD COLUMN d; UPDATE t SET a = 'other', d = 1 WHERE k = '1'; DELETE FROM t WHERE k = '2'; INSERT INTO t(k, a, b) VALUES('4', 4, 4)");
+    captured(&mut other);
+    let batch = other.scan();
+    node.write("ALTER TABLE t ADD COLUMN d");
+    captured(&mut node);
+    node.apply(&stream(&[&batch]));
+    node.write("ALTER TABLE t RENAME TO u; ALTER TABLE u RENAME COLUMN b TO b2; ALTER TABLE u RENAME COLUMN k TO key");
+    captured(&mut node);
+    node.write("ALTER TABLE u DROP COLUMN d");
+    captured(&mut node);
+    assert_eq!(node.pending(), 0);
+    node.write(
+        "DROP VIEW v; CREATE TABLE n(key TEXT PRIMARY KEY, b2 UNIQUE, a, c); INSERT INTO n SELECT key, b2, a, c FROM u; DROP TABLE u; ALTER TABLE n RENAME TO u; UPDATE u SET c = 'mine' WHERE key = '3'",
+    );
+    captured(&mut node);
+    name_as_here(&fold, node.replica.captured(), ["u"]).unwrap();
+    let replica = nobody(&fold);
+    let like = Some(&**node.replica.captured());
+    let (replica, _) = folding::apply(replica, stream(&[&batch]), like).unwrap();
+    drop(replica);
+    assert_eq!(reconcile(&mut node, &fold), 1);
+    assert_eq!(log(&node, "u", "key"), "3:2:8");
+}
+
+#[test]
+fn a_snapshot_of_a_node_without_a_table_holds_what_others_have_in_it() {
+    let schema = "CREATE TABLE t(k TEXT COLLATE NOCASE PRIMARY KEY, v, w UNIQUE); CREATE TABLE r(a); CREATE TABLE i(id INTEGER PRIMARY KEY, a);
+                  INSERT INTO t VALUES('a', 1, 1), ('b', x'00', 2); INSERT INTO r(rowid, a) VALUES(7, 1.0); INSERT INTO i VALUES(3, 3)";
+    let (mut node, mut other) = (Node::new(1, schema), Node::new(2, schema));
+    let before = fold(&node);
+    node.write("DROP TABLE t; DROP TABLE r; DROP TABLE i");
+    assert!(node.replica.refresh_capture(PATIENCE, &|| false).unwrap());
+    other.write("INSERT INTO t VALUES('d', 4, 4); DELETE FROM t WHERE k = 'A'; UPDATE r SET a = 2");
+    let batch = other.scan();
+    node.apply(&stream(&[&batch]));
+    // Twice: from one snapshot to the next.
+    let mut from = before;
+    for n in 0..2 {
+        let names = ["t", "r", "i", "never"].map(str::to_owned);
+        let conn = Connection::open(&from).unwrap();
+        for name in &names {
+            absent::bring_back(&conn, name, name).unwrap();
+        }
+        drop(conn);
+        let replica = nobody(&from);
+        let behind = replica.position().sequence.0 as usize;
+        let rest = stream(&[&batch]).split_off(behind);
+        let (replica, _) = folding::apply(replica, rest, None).unwrap();
+        assert_eq!(replica.position().sequence, Sequence(1));
+        drop(replica);
+        let snapshot = node.folder().join(format!("snapshot-{n}.db"));
+        let mut copied = copy::copy(node.reader(), &snapshot).unwrap();
+        let put = absent::put(&mut copied, &from, &names).unwrap();
+        assert_eq!(put, names[..3]);
+        copy::finish(copied).unwrap();
+        from = snapshot;
+    }
+    // Nobody who begins from it has anything of them.
+    let placed = Node::on_file(3, &from);
+    assert_eq!(
+        placed.read("SELECT name FROM sqlite_schema WHERE name LIKE '%absent%'"),
+        ""
+    );
+    // Made again: what was there is gone, as by DELETE.
+    node.write("CREATE TABLE t(k TEXT COLLATE NOCASE PRIMARY KEY, v, w UNIQUE); INSERT INTO t VALUES('D', 'mine', 4); CREATE TABLE r(a); CREATE TABLE i(id INTEGER PRIMARY KEY, a)");
+    assert!(node.replica.refresh_capture(PATIENCE, &|| false).unwrap());
+    name_as_here(&from, node.replica.captured(), ["t", "r", "i"]).unwrap();
+    reconcile(&mut node, &from);
+    let late = node.scan();
+    other.apply(&stream(&[&batch, &late]));
+    let all = "SELECT k || v || w FROM t UNION ALL SELECT a FROM r UNION ALL SELECT a FROM i";
+    assert_eq!(other.read(all), "Dmine4");
+}
+
+#[test]
+fn the_fold_goes_back_to_names_that_only_the_snapshots_taker_has_changed() {
+    let schema = "CREATE TABLE t(k TEXT PRIMARY KEY, a, b); INSERT INTO t VALUES('1', 1, 1), ('2', 2, 2), ('3', 3, 3)";
+    let (mut node, mut other) = (Node::new(1, schema), Node::new(2, schema));
+    other.write("ALTER TABLE t RENAME TO u; ALTER TABLE u RENAME COLUMN b TO b2; ALTER TABLE u RENAME COLUMN k TO key");
+    assert!(other.replica.refresh_capture(PATIENCE, &|| false).unwrap());
+    let fold = fold(&other);
+    node.write(
+        "CREATE TABLE n(k TEXT PRIMARY KEY, b, a); INSERT INTO n SELECT k, b, a FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t; UPDATE t SET b = 'mine' WHERE k = '3'",
+    );
+    assert!(node.replica.refresh_capture(PATIENCE, &|| false).unwrap());
+    name_as_here(&fold, node.replica.captured(), ["t"]).unwrap();
+    assert_eq!(reconcile(&mut node, &fold), 1);
+    assert_eq!(log(&node, "t", "k"), "3:2:2");
 }

@@ -4,6 +4,7 @@
 
 pub mod evaluator;
 pub mod fold;
+pub mod former_key;
 pub mod incoming;
 pub mod order;
 pub mod plan;

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::former_key::{FormerKey, under_key_here};
+use crate::capture::formerly::Formerly;
 use crate::capture::{Captured, CapturedTable};
 use crate::change::operation::ColumnMask;
 use crate::change::position::NodeId;
@@ -31,6 +33,8 @@ pub struct Plan {
     named: Vec<bool>,
     /// UNIQUE indexes that the batch was made under and that were dropped here.
     pub gone_uniques: Vec<UniqueIndex>,
+    /// The key that the batch was made under, where the table here had it before and has another now.
+    pub former: Option<FormerKey>,
     /// It passes over columns of which this node knows nothing: for batches of its own only.
     own: bool,
     /// The table here.
@@ -244,16 +248,15 @@ pub fn gate(
     };
     let table = &here.table;
     let key_of_message = definition.key_names();
-    if live && here.formerly.had_key(key_of_message.clone()) {
-        return Gate::Excluded;
-    }
+    let former = live && here.formerly.had_key(key_of_message.clone());
     // Where each of the message's columns is here; `None`: dropped here.
     let mut places = Vec::with_capacity(definition.columns.len());
     for column in &definition.columns {
         let place = match (table.column(column), here.formerly.column(column)) {
             (Some(i), _) => Some(i),
             (None, Some(now)) if live => now.and_then(|now| table.column(now)),
-            (None, None) if fit == Fit::Own => None,
+            // A column that went with the former key goes on its way alone.
+            (None, None) if fit == Fit::Own || former => None,
             _ => {
                 return Gate::Closed(format!(
                     "node {from} writes column \"{column}\" of table \"{}\", which is not here: run the same ALTER TABLE on this node",
@@ -270,6 +273,21 @@ pub fn gate(
                     .any(|c| table.column(c) == Some(*i))
         }));
     }
+    let rekeyed = former
+        .then(|| {
+            under_key_here(table, definition, &places, &|u| {
+                plain_index(table, &here.formerly, u)
+            })
+        })
+        .flatten();
+    if former && rekeyed.is_none() {
+        return Gate::Excluded;
+    }
+    let origin = definition;
+    let (definition, former) = match &rekeyed {
+        Some((under_key_here, former)) => (under_key_here, Some(former.clone())),
+        None => (definition, None),
+    };
     let key_there: Vec<&str> = definition
         .key
         .iter()
@@ -295,7 +313,7 @@ pub fn gate(
         ));
     }
     let exact = here.log.is_empty() || !live;
-    let (named, gone) = match uniques(here, definition, exact) {
+    let (named, gone) = match uniques(here, definition, exact, live) {
         Ok(found) => found,
         Err(reason) => {
             return Gate::Closed(format!(
@@ -306,11 +324,14 @@ pub fn gate(
     };
     let mut plan = plan(here, definition, &places, named);
     plan.gone_uniques = gone;
+    plan.origin = origin.clone();
+    plan.former = former;
     plan.own = fit == Fit::Own && !plan.kept.is_empty();
     Gate::Open(Arc::new(plan))
 }
 
-/// For each UNIQUE index here whether the batch was made under it, and those that it was made under and that are gone here. `exact`: they must be the same.
+/// For each UNIQUE index here whether the batch was made under it, and those that it was made under and that are gone here. `exact`: they must be the same; `live`: former names
+/// count.
 ///
 /// # Errors
 /// What is lacking, and what to do.
@@ -318,22 +339,25 @@ fn uniques(
     captured: &CapturedTable,
     definition: &TableDefinition,
     exact: bool,
+    live: bool,
 ) -> Result<(Vec<bool>, Vec<UniqueIndex>), String> {
     let table = &captured.table;
     let here = table.unique_definitions();
     // An index whose columns were renamed is the same index.
-    let in_names_here = |u: &String| {
-        let index = (!exact).then(|| plain_index(captured, u)).flatten();
-        let named = index.map(|i| i.definition());
+    let named_here = |u: &String| {
+        let named = live.then(|| unique_in_names_here(captured, u)).flatten();
         named
             .filter(|n| here.contains(n))
             .unwrap_or_else(|| u.clone())
     };
-    let there: Vec<String> = definition.uniques.iter().map(in_names_here).collect();
+    let there: Vec<String> = definition.uniques.iter().map(named_here).collect();
     let mut gone = Vec::new();
     for lacking in there.iter().filter(|u| !here.contains(u)) {
         let known = !exact && captured.formerly.had_unique(lacking);
-        match known.then(|| plain_index(captured, lacking)).flatten() {
+        match known
+            .then(|| plain_index(table, &captured.formerly, lacking))
+            .flatten()
+        {
             Some(index) => gone.push(index),
             None => {
                 return Err(format!(
@@ -440,6 +464,7 @@ fn plan(
         },
         named,
         gone_uniques: Vec::new(),
+        former: None,
         own: false,
         origin: origin.clone(),
         definition: definition.clone(),
@@ -481,15 +506,24 @@ fn in_names_here(
     }
 }
 
+/// A UNIQUE index's definition in the names that its columns have here, where it is on columns alone that are here.
+#[must_use]
+pub fn unique_in_names_here(captured: &CapturedTable, definition: &str) -> Option<String> {
+    plain_index(&captured.table, &captured.formerly, definition).map(|i| i.definition())
+}
+
 /// The index that a definition is of, where it is on columns alone that are here; see [`UniqueIndex::definition`].
-fn plain_index(captured: &CapturedTable, definition: &str) -> Option<UniqueIndex> {
-    let table = &captured.table;
+pub(crate) fn plain_index(
+    table: &Table,
+    formerly: &Formerly,
+    definition: &str,
+) -> Option<UniqueIndex> {
     let mut rest = definition.strip_prefix('(')?;
     let mut terms = Vec::new();
     loop {
         let (name, behind) = quoted(rest)?;
         let column = table.column(&name).or_else(|| {
-            let now = captured.formerly.column(&name)??;
+            let now = formerly.column(&name)??;
             table.column(now)
         })?;
         let behind = behind.strip_prefix(" COLLATE ")?;

@@ -92,6 +92,25 @@ pub fn read(
     .optional()
 }
 
+/// All rows that a query finds. Nothing reads on when this returns.
+///
+/// # Errors
+/// SQLite's.
+pub fn all(
+    conn: &Connection,
+    sql: &str,
+    values: &[Value<'_>],
+) -> rusqlite::Result<Vec<Vec<OwnedValue>>> {
+    let mut stmt = conn.prepare_cached(sql)?;
+    let count = stmt.column_count();
+    stmt.query_map(rusqlite::params_from_iter(values.iter()), |row| {
+        (0..count)
+            .map(|i| row.get_ref(i).map(|v| from_sql(v).to_owned()))
+            .collect()
+    })?
+    .collect()
+}
+
 /// Whether the row is here with exactly these values.
 ///
 /// # Errors

@@ -259,7 +259,7 @@ fn attempt(
     written
 }
 
-/// Tries while these of a table's triggers are not there.
+/// Tries while these of a table's triggers are switched off.
 fn without(
     conn: &Connection,
     fires: &[Arc<TriggerCopy>],
@@ -267,13 +267,13 @@ fn without(
     write: Write<'_>,
 ) -> rusqlite::Result<rusqlite::Result<bool>> {
     for copy in left_out {
-        conn.execute_batch(&format!("DROP TRIGGER temp.{}", quote(&copy.name)))?;
+        copy.switch(conn, false)?;
     }
     let written = attempt(conn, fires, write);
-    // Where the transaction has ended they are back with its beginning.
+    // Where the transaction has ended they are on again with its beginning.
     if !conn.is_autocommit() {
         for copy in left_out {
-            conn.execute_batch(&copy.sql)?;
+            copy.switch(conn, true)?;
         }
     }
     Ok(written)

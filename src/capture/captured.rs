@@ -1,13 +1,14 @@
 //! What is captured: the tables as they were when capture was last made current.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
 use super::app_triggers::{AppTriggers, TriggerCopy};
 use super::formerly::Formerly;
-use super::{layout, triggers};
+use super::{layout, rekey, triggers};
+use crate::change::operation::{ChangeKind, ColumnMask};
 use crate::change::table::{Table, TableKey};
 use crate::sqlite::ident::{quote, quote_list};
 use crate::sqlite::virtual_tables::VirtualTable;
@@ -27,6 +28,10 @@ pub struct CapturedTable {
     pub former: Option<FormerValues>,
     /// What its columns and itself were called before.
     pub formerly: Formerly,
+    /// Columns of keys that it had before: what they hold tells which row batches under such a key mean, so they travel with their whole row.
+    pub former_key: ColumnMask,
+    /// The columns of former keys that its change log has, by their names of that time; none: no delete under such a key is pending.
+    pub former_logged: Vec<String>,
     /// The application's triggers on it that fire for what other nodes have changed.
     pub fires: Vec<Arc<TriggerCopy>>,
     /// Its place among the tables of a batch: its triggers may read those with a lower one, whose rows are written before its own, and deleted after.
@@ -50,9 +55,48 @@ impl CapturedTable {
             notes: None,
             former: None,
             formerly: Formerly::default(),
+            former_key: ColumnMask::default(),
+            former_logged: Vec::new(),
             fires: Vec::new(),
             turn: 0,
         }
+    }
+
+    /// The columns of a table that were in one of its keys before and are in its key no more, as far as a mask has them.
+    pub(super) fn former_key_columns(table: &Table, formerly: &Formerly) -> ColumnMask {
+        let now = table.key_names();
+        formerly
+            .keys()
+            .flatten()
+            .filter_map(|name| {
+                let now = formerly.column(&name).flatten().unwrap_or(&name);
+                table.column(now)
+            })
+            .filter(|c| *c < ColumnMask::MAX_COLUMNS)
+            .filter(|c| {
+                table
+                    .columns
+                    .get(*c)
+                    .is_some_and(|c| !now.contains(&c.name.as_str()))
+            })
+            .fold(ColumnMask::default(), ColumnMask::with)
+    }
+
+    /// The condition, in SQL, that a row of the change log is a delete under a former key; `None` where none can be.
+    #[must_use]
+    pub fn is_under_former_key(&self) -> Option<String> {
+        let set: Vec<String> = self
+            .former_logged
+            .iter()
+            .map(|name| format!("{} IS NOT NULL", rekey::former_column(name)))
+            .collect();
+        (!set.is_empty()).then(|| {
+            format!(
+                "type = {} AND ({})",
+                ChangeKind::Delete.code(),
+                set.join(" OR ")
+            )
+        })
     }
 }
 
@@ -140,17 +184,37 @@ impl Captured {
 
     /// Tables that triggers of another read come before it; those that read one another in a circle come together.
     fn set_turns(&mut self) {
-        let reads = |of: &CapturedTable, other: &CapturedTable| {
-            let name = other.table.name.to_ascii_lowercase();
-            of.table.name != other.table.name && of.fires.iter().any(|c| c.reads.contains(&name))
-        };
+        if self.tables.iter().all(|t| t.fires.is_empty()) {
+            return;
+        }
+        let names: Vec<String> = self
+            .tables
+            .iter()
+            .map(|t| t.table.name.to_ascii_lowercase())
+            .collect();
+        let place: HashMap<&str, usize> = names
+            .iter()
+            .enumerate()
+            .map(|(at, name)| (name.as_str(), at))
+            .collect();
+        // Of each table, which others its triggers read.
+        let reads: Vec<BTreeSet<usize>> = self
+            .tables
+            .iter()
+            .enumerate()
+            .map(|(at, table)| {
+                let read = table.fires.iter().flat_map(|copy| &copy.reads);
+                read.filter_map(|name| place.get(name.as_str()).copied())
+                    .filter(|other| *other != at)
+                    .collect()
+            })
+            .collect();
+        let mut done = vec![false; self.tables.len()];
         let mut left: Vec<usize> = (0..self.tables.len()).collect();
         for turn in 0.. {
             let waits = |at: &usize| {
-                let of = self.tables.get(*at);
-                left.iter()
-                    .filter_map(|other| self.tables.get(*other))
-                    .any(|other| of.is_some_and(|of| !of.fires.is_empty() && reads(of, other)))
+                let mut others = reads.get(*at).into_iter().flatten();
+                others.any(|other| done.get(*other) == Some(&false))
             };
             let (mut later, mut now): (Vec<usize>, Vec<usize>) =
                 left.iter().partition(|t| waits(t));
@@ -158,8 +222,9 @@ impl Captured {
                 std::mem::swap(&mut later, &mut now);
             }
             for at in now {
-                if let Some(table) = self.tables.get_mut(at) {
+                if let (Some(table), Some(done)) = (self.tables.get_mut(at), done.get_mut(at)) {
                     table.turn = turn;
+                    *done = true;
                 }
             }
             left = later;

@@ -20,6 +20,8 @@ pub(super) struct Change<'a> {
     pub before: &'a [String],
     /// What the columns outside of the key are called now, by their names of before; `None`: not known.
     pub now: Option<&'a [(String, String)]>,
+    /// The table was made anew, and is going to be compared with its fold: what nobody captured is found there.
+    pub compared: bool,
     /// The generation before.
     pub aged: i64,
     /// The generation now.
@@ -30,14 +32,19 @@ impl Change<'_> {
     /// The statements that carry over what is pending.
     pub(super) fn sql(&self) -> Vec<String> {
         let table = self.table;
-        let Some(now) = self.now.filter(|_| !table.is_wide()) else {
+        let by_name = self.compared.then(|| self.by_name());
+        let Some(now) = self.now.or(by_name.as_deref()).filter(|_| !table.is_wide()) else {
             return vec![self.again(&format!("type <> {}", ChangeKind::Done.code()))];
         };
+        let found = self.now.is_none();
         let added: Vec<usize> = (0..table.columns.len())
             .filter(|c| !super::droppable::in_key(table, *c))
             .filter(|c| !now.iter().any(|(_, name)| table.column(name) == Some(*c)))
             .collect();
-        let mask = self.mask(now);
+        let mut mask = self.mask(now);
+        if found {
+            mask = self.with_renamed(mask, &added);
+        }
         let uniques = table
             .unique_columns()
             .into_iter()
@@ -50,7 +57,7 @@ impl Change<'_> {
             "(type = {cells} AND (generation <> {} OR ({mask}) & {uniques}))",
             self.aged
         )];
-        if !added.is_empty() {
+        if !added.is_empty() && !found {
             // What is on its way whole lacks the new columns, and others' changes of them are ignored until it is back.
             whole.push(format!(
                 "type IN ({}, {})",
@@ -59,7 +66,11 @@ impl Change<'_> {
             ));
         }
         out.push(self.again(&whole.join(" OR ")));
-        let differing: Vec<String> = added.iter().filter_map(|c| self.differs(*c)).collect();
+        let differing: Vec<String> = added
+            .iter()
+            .filter(|_| !found)
+            .filter_map(|c| self.differs(*c))
+            .collect();
         out.push(format!(
             "UPDATE {} SET generation = {}, mask = ({mask}){} WHERE type = {cells} AND generation = {} AND NOT (({mask}) & {uniques})",
             quote(&layout::change_log(&table.name)),
@@ -68,6 +79,39 @@ impl Change<'_> {
             self.aged,
         ));
         out
+    }
+
+    /// Columns that are here under the names that they had.
+    fn by_name(&self) -> Vec<(String, String)> {
+        let here = |name: &&String| self.table.column(name).is_some();
+        self.before
+            .iter()
+            .filter(here)
+            .map(|name| (name.clone(), name.clone()))
+            .collect()
+    }
+
+    /// A table that was made anew may have given a column another name: what was changed in one that is gone counts as changed in all that are new.
+    fn with_renamed(&self, mask: String, added: &[usize]) -> String {
+        let gone = (0..self.before.len())
+            .filter(|i| {
+                self.before
+                    .get(*i)
+                    .is_some_and(|n| self.table.column(n).is_none())
+            })
+            .fold(ColumnMask::default(), ColumnMask::with);
+        let added = added
+            .iter()
+            .copied()
+            .fold(ColumnMask::default(), ColumnMask::with);
+        if gone.is_empty() || added.is_empty() {
+            return mask;
+        }
+        format!(
+            "({mask}) | (CASE WHEN mask & {} THEN {} ELSE 0 END)",
+            gone.0.cast_signed(),
+            added.0.cast_signed()
+        )
     }
 
     /// The old mask in the new places.

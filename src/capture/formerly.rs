@@ -7,10 +7,12 @@
 
 use std::collections::BTreeMap;
 
+use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use super::known::Borne;
+use super::known::{Borne, KnownTable, read_known, write_known};
 use crate::change::table::{Table, TableKey};
+use crate::sqlite::error::SqliteError;
 use crate::sqlite::ident::{quote_list, quoted};
 
 /// Names that are remembered of one table: schemas change rarely, and what is older than this has long been folded.
@@ -52,8 +54,25 @@ impl Formerly {
     }
 
     /// The names that the table had.
-    pub(super) fn tables(&self) -> impl Iterator<Item = &str> {
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
         self.tables.iter().map(String::as_str)
+    }
+
+    /// Columns that were renamed: what each was called, in lower case, and what it is called now.
+    pub fn renamed_columns(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.columns
+            .iter()
+            .filter_map(|(before, now)| Some((before.as_str(), now.as_deref()?)))
+    }
+
+    /// What the table and its columns were called, without what is known of its keys and indexes.
+    #[must_use]
+    pub fn names_only(&self) -> Self {
+        Self {
+            columns: self.columns.clone(),
+            tables: self.tables.clone(),
+            ..Self::default()
+        }
     }
 
     /// Columns of the table that were dropped and are here again.
@@ -66,7 +85,30 @@ impl Formerly {
             .collect()
     }
 
-    /// Whether the table had this key, and was made anew with another: all its rows were sent again then, by each node.
+    /// That a table had this key, and nothing else.
+    pub(crate) fn of_key<'k>(key: impl Iterator<Item = &'k str>) -> Self {
+        Self {
+            keys: vec![quote_list(key).to_ascii_lowercase()],
+            ..Self::default()
+        }
+    }
+
+    /// The same, with the keys that another has noted.
+    pub(super) fn with_keys_of(mut self, other: &Self) -> Self {
+        for key in &other.keys {
+            if !self.keys.contains(key) {
+                self.keys.push(key.clone());
+            }
+        }
+        self
+    }
+
+    /// The keys that the table had before, by the names of their columns in lower case.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Vec<String>> {
+        self.keys.iter().map(|key| names_in(key))
+    }
+
+    /// Whether the table had this key, and was made anew with another.
     #[must_use]
     pub fn had_key<'k>(&self, columns: impl Iterator<Item = &'k str>) -> bool {
         !self.keys.is_empty()
@@ -192,6 +234,21 @@ impl Formerly {
     pub(super) fn read(stored: &str) -> Self {
         serde_json::from_str(stored).unwrap_or_default()
     }
+}
+
+/// Notes in a database of ours, in which nothing is captured, that a table had a key.
+///
+/// # Errors
+/// SQLite's.
+pub(crate) fn remember_key(
+    conn: &Connection,
+    table: &str,
+    former: &Formerly,
+) -> Result<(), SqliteError> {
+    let before = read_known(conn)?.remove(&table.to_ascii_lowercase());
+    let mut known = KnownTable::left_out(before.as_ref());
+    known.formerly = known.formerly.with_keys_of(former);
+    write_known(conn, table, &known)
 }
 
 /// The columns that the update trigger tells apart, by their names when it was made and now: SQLite has rewritten the names in the comparison, and left the names of the

@@ -41,6 +41,7 @@ impl KnownTable {
     }
 }
 
+#[derive(Debug)]
 pub(super) struct StoredObject {
     pub rowid: i64,
     pub kind: String,
@@ -127,15 +128,14 @@ impl<'a> Borne<'a> {
     }
 }
 
-pub(super) fn newest_app_trigger(
-    there: &HashMap<String, StoredObject>,
-    table: &str,
-) -> Option<i64> {
-    there
-        .values()
-        .filter(|o| o.kind == "trigger" && !o.ours && o.on.eq_ignore_ascii_case(table))
-        .map(|o| o.rowid)
-        .max()
+/// Of each table that has any, in lower case, the place in the schema of the newest trigger of the application.
+pub(super) fn newest_app_triggers(there: &HashMap<String, StoredObject>) -> HashMap<String, i64> {
+    let mut out: HashMap<String, i64> = HashMap::new();
+    for trigger in there.values().filter(|o| o.kind == "trigger" && !o.ours) {
+        let newest = out.entry(trigger.on.to_ascii_lowercase()).or_default();
+        *newest = trigger.rowid.max(*newest);
+    }
+    out
 }
 
 /// Whether there is any state of ours: a database that was never replicated can be looked at, too.
@@ -190,6 +190,73 @@ pub(super) fn write_known(
     )
     .doing("write the captured tables")?;
     Ok(())
+}
+
+/// Notes in a database of ours what a table was called before; the keys that it had stay noted.
+///
+/// # Errors
+/// SQLite's.
+pub fn note_formerly(
+    conn: &Connection,
+    table: &str,
+    formerly: &Formerly,
+) -> Result<(), SqliteError> {
+    let before = read_known(conn)?.remove(&table.to_ascii_lowercase());
+    let mut known = KnownTable::left_out(before.as_ref());
+    known.formerly = formerly.clone().with_keys_of(&known.formerly);
+    write_known(conn, table, &known)
+}
+
+/// Notes in a snapshot what its taker's tables and their columns were called before, apart from what its taker alone needs.
+///
+/// # Errors
+/// SQLite's.
+pub fn keep_names(snapshot: &Connection) -> Result<(), SqliteError> {
+    const DOING: &str = "note in the snapshot what its tables were called";
+    snapshot
+        .execute_batch("CREATE TABLE IF NOT EXISTS __harmonylite__formerly(table_name TEXT PRIMARY KEY COLLATE NOCASE, names TEXT NOT NULL)")
+        .doing(DOING)?;
+    for (table, known) in read_known(snapshot)? {
+        let names = known.formerly.names_only();
+        if names != Formerly::default() {
+            snapshot
+                .execute(
+                    "INSERT OR REPLACE INTO __harmonylite__formerly VALUES(?1, ?2)",
+                    [table, names.stored()],
+                )
+                .doing(DOING)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a snapshot says of former names, by table in lower case.
+///
+/// # Errors
+/// SQLite's.
+pub fn kept_names(snapshot: &Connection) -> Result<Vec<(String, Formerly)>, SqliteError> {
+    if !has_table(snapshot, "__harmonylite__formerly")? {
+        return Ok(Vec::new());
+    }
+    snapshot
+        .prepare("SELECT lower(table_name), names FROM __harmonylite__formerly ORDER BY 1")
+        .and_then(|mut s| {
+            s.query_map([], |r| {
+                let names: String = r.get(1)?;
+                Ok((r.get(0)?, Formerly::read(&names)))
+            })?
+            .collect()
+        })
+        .doing("read what the snapshot's tables were called")
+}
+
+/// Forgets it: a database that goes on notes its own.
+///
+/// # Errors
+/// SQLite's.
+pub fn forget_names(conn: &Connection) -> Result<(), SqliteError> {
+    conn.execute_batch("DROP TABLE IF EXISTS __harmonylite__formerly")
+        .doing("forget what the snapshot's tables were called")
 }
 
 /// A table that was renamed remembers what it was called.

@@ -6,6 +6,7 @@
 pub mod app_triggers;
 mod captured;
 mod carry_over;
+mod decide;
 mod droppable;
 #[cfg(test)]
 mod fixture;
@@ -13,9 +14,13 @@ pub mod formerly;
 pub mod install;
 mod known;
 pub mod layout;
+pub mod prepare;
+pub mod rekey;
 pub mod remove;
 pub mod renames;
+mod steps;
 pub mod triggers;
 pub mod unique_sql;
 
 pub use captured::{Captured, CapturedTable, FormerValues};
+pub use known::{forget_names, keep_names, kept_names, note_formerly};

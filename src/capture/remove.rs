@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use super::layout;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
-use crate::sqlite::introspect::OWN_PREFIX;
+use crate::sqlite::introspect::{ABSENT_PREFIX, OWN_PREFIX};
 
 /// Drops every trigger, view and table of ours. Call it inside a write transaction. Returns how many objects went.
 ///
@@ -21,9 +21,9 @@ pub fn remove_all(conn: &Connection) -> Result<usize, SqliteError> {
 /// SQLite's.
 pub fn remove_capture(conn: &Connection) -> Result<usize, SqliteError> {
     drop_objects(conn, &["trigger", "view", "table"], |name| {
-        name.ends_with("_change_log")
-            || name.ends_with("_displaced_rows")
-            || name.ends_with(layout::FORMER_VALUES)
+        let endings = ["_change_log", "_displaced_rows", layout::FORMER_VALUES];
+        !name.to_ascii_lowercase().starts_with(ABSENT_PREFIX)
+            && endings.iter().any(|ending| name.ends_with(ending))
     })
 }
 

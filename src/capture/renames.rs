@@ -4,83 +4,160 @@
 //! Invariant: only a table that still bears our triggers was renamed; one that was rebuilt has lost them, and its log's keys may mean
 //! something else.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
-use super::known::note_former_name;
-use super::layout;
+use super::known::{StoredObject, note_former_name};
+use super::{layout, triggers};
 use crate::change::table::Table;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
 use crate::sqlite::introspect::{OWN_PREFIX, has_table};
 use crate::state::unsure;
 
-/// Renames change logs after their tables and key columns. Returns which tables were renamed, from what to what.
-///
-/// # Errors
-/// SQLite's.
-pub fn follow(conn: &Connection, tables: &[Table]) -> Result<Vec<(String, String)>, SqliteError> {
-    let mut out = Vec::new();
-    let mut free = false;
-    // Asked for all before anything is touched, since making way drops the triggers that tell.
-    let mut bearing = Vec::new();
-    for table in tables {
-        if let Some(before) = captured_as(conn, &table.name)? {
-            bearing.push((table, before));
-        }
-    }
-    for (table, before) in bearing {
-        let log = layout::change_log(&table.name);
-        if !before.eq_ignore_ascii_case(&table.name)
-            && !tables.iter().any(|t| t.name.eq_ignore_ascii_case(&before))
-            && has_table(conn, &layout::change_log(&before))?
-            && !has_table(conn, &log)?
-        {
-            make_way(conn, &mut free)?;
-            rename_table(conn, &layout::change_log(&before), &log)?;
-            if has_table(conn, &layout::notes(&before))? {
-                rename_table(conn, &layout::notes(&before), &layout::notes(&table.name))?;
-            }
-            conn.execute("UPDATE OR REPLACE __harmonylite__tables SET table_name = ?1 WHERE table_name = ?2 COLLATE NOCASE", [&table.name, &before])
-                .doing("note the new name of a table")?;
-            note_former_name(conn, &table.name, &before)?;
-            unsure::rename(conn, &before, &table.name)?;
-            out.push((before, table.name.clone()));
-        }
-        let wanted: Vec<String> = table
-            .key_names()
-            .iter()
-            .map(|k| layout::key_column(k))
-            .collect();
-        for object in [log, layout::notes(&table.name)] {
-            let there = key_columns(conn, &object)?;
-            if there.len() != wanted.len()
-                || there
-                    .iter()
-                    .zip(&wanted)
-                    .all(|(a, b)| a.eq_ignore_ascii_case(b))
-            {
-                continue;
-            }
-            make_way(conn, &mut free)?;
-            rename_columns(conn, &object, &there, &wanted)?;
-        }
-    }
-    Ok(out)
+/// What is to be renamed: found by reading alone.
+#[derive(Debug)]
+pub(super) struct Renames {
+    tables: Vec<RenamedTable>,
 }
 
-/// The name under which a table was captured, by the insert trigger that it bears.
-fn captured_as(conn: &Connection, table: &str) -> Result<Option<String>, SqliteError> {
-    let names: Vec<String> = conn
-        .prepare_cached("SELECT name FROM main.sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE ORDER BY rowid DESC")
-        .and_then(|mut s| s.query_map([table], |r| r.get(0))?.collect())
-        .doing("look for our triggers")?;
-    Ok(names.iter().find_map(|n| {
-        n.strip_prefix(OWN_PREFIX)?
-            .strip_suffix("_insert")
-            .map(str::to_owned)
-    }))
+#[derive(Debug)]
+struct RenamedTable {
+    table: Table,
+    /// What it was called until now, if its log is to be renamed with it.
+    before: Option<String>,
+}
+
+impl Renames {
+    /// Which of these tables have been renamed, or columns of their keys.
+    pub fn find(
+        conn: &Connection,
+        tables: &[Table],
+        there: &HashMap<String, StoredObject>,
+    ) -> Result<Self, SqliteError> {
+        let bearing = captured_as(there);
+        let now: HashSet<String> = tables.iter().map(|t| t.name.to_ascii_lowercase()).collect();
+        let is_there = |name: String| {
+            there
+                .get(&name.to_ascii_lowercase())
+                .is_some_and(|o| o.kind == "table")
+        };
+        let mut out = Vec::new();
+        let mut taken = HashSet::new();
+        for table in tables {
+            let Some(before) = bearing.get(&table.name.to_ascii_lowercase()) else {
+                continue;
+            };
+            let log = layout::change_log(&table.name);
+            let renamed = !before.eq_ignore_ascii_case(&table.name)
+                && !now.contains(&before.to_ascii_lowercase())
+                && is_there(layout::change_log(before))
+                && !is_there(log)
+                && taken.insert(before.to_ascii_lowercase());
+            let before = renamed.then(|| before.clone());
+            let called = before.as_ref().unwrap_or(&table.name);
+            let mut rekeyed = false;
+            for object in [layout::change_log(called), layout::notes(called)] {
+                let kept = there.get(&object.to_ascii_lowercase());
+                // Most have the text that they would be given.
+                if kept.is_some_and(|o| !triggers::tables(table).iter().any(|t| t.sql == o.sql)) {
+                    rekeyed |= key_columns_to_rename(conn, &object, table)?.is_some();
+                }
+            }
+            if rekeyed || before.is_some() {
+                out.push(RenamedTable {
+                    table: table.clone(),
+                    before,
+                });
+            }
+        }
+        Ok(Self { tables: out })
+    }
+
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    /// Renames change logs after their tables and key columns. Returns which tables were renamed, from what to what.
+    pub fn follow(
+        &self,
+        conn: &Connection,
+        there: &HashMap<String, StoredObject>,
+    ) -> Result<Vec<(String, String)>, SqliteError> {
+        make_way(conn, &self.tables, there)?;
+        let mut out = Vec::new();
+        for RenamedTable { table, before } in &self.tables {
+            if let Some(before) = before {
+                rename_table(
+                    conn,
+                    &layout::change_log(before),
+                    &layout::change_log(&table.name),
+                )?;
+                if has_table(conn, &layout::notes(before))? {
+                    rename_table(conn, &layout::notes(before), &layout::notes(&table.name))?;
+                }
+                conn.execute("UPDATE OR REPLACE __harmonylite__tables SET table_name = ?1 WHERE table_name = ?2 COLLATE NOCASE", [&table.name, before])
+                    .doing("note the new name of a table")?;
+                note_former_name(conn, &table.name, before)?;
+                unsure::rename(conn, before, &table.name)?;
+                out.push((before.clone(), table.name.clone()));
+            }
+            for object in [layout::change_log(&table.name), layout::notes(&table.name)] {
+                if let Some((from, to)) = key_columns_to_rename(conn, &object, table)? {
+                    rename_columns(conn, &object, &from, &to)?;
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// The names under which tables were captured, by the insert triggers that they bear; by their names now in lower case.
+fn captured_as(there: &HashMap<String, StoredObject>) -> HashMap<String, String> {
+    let mut newest: HashMap<String, (i64, String)> = HashMap::new();
+    for trigger in there.values().filter(|o| o.kind == "trigger" && o.ours) {
+        let before = trigger
+            .name
+            .strip_prefix(OWN_PREFIX)
+            .and_then(|name| name.strip_suffix("_insert"));
+        if let Some(before) = before {
+            let entry = newest
+                .entry(trigger.on.to_ascii_lowercase())
+                .or_insert_with(|| (trigger.rowid, before.to_owned()));
+            if trigger.rowid > entry.0 {
+                *entry = (trigger.rowid, before.to_owned());
+            }
+        }
+    }
+    newest
+        .into_iter()
+        .map(|(table, (_, before))| (table, before))
+        .collect()
+}
+
+/// Names of columns as they are, and as they should be.
+type FromTo = (Vec<String>, Vec<String>);
+
+/// The key columns of a change log or of notes as they are and as they should be, where those are others.
+fn key_columns_to_rename(
+    conn: &Connection,
+    object: &str,
+    table: &Table,
+) -> Result<Option<FromTo>, SqliteError> {
+    let wanted: Vec<String> = table
+        .key_names()
+        .iter()
+        .map(|k| layout::key_column(k))
+        .collect();
+    let there = key_columns(conn, object)?;
+    let same = there
+        .iter()
+        .zip(&wanted)
+        .all(|(a, b)| a.eq_ignore_ascii_case(b));
+    Ok((there.len() == wanted.len() && !same).then_some((there, wanted)))
 }
 
 /// Whether there is a change log of a table of this name.
@@ -99,31 +176,40 @@ fn key_columns(conn: &Connection, table: &str) -> Result<Vec<String>, SqliteErro
     Ok(all.into_iter().filter(|c| c.starts_with("val_")).collect())
 }
 
-/// Our triggers and views name the logs; they go, once, and the installation makes them again.
-fn make_way(conn: &Connection, free: &mut bool) -> Result<(), SqliteError> {
-    if std::mem::replace(free, true) {
-        return Ok(());
-    }
+/// The triggers of these tables and our views name the logs; they go, and the installation makes them again.
+fn make_way(
+    conn: &Connection,
+    tables: &[RenamedTable],
+    there: &HashMap<String, StoredObject>,
+) -> Result<(), SqliteError> {
+    let is_on = |o: &StoredObject| {
+        let mut tables = tables.iter();
+        tables.any(|t| o.on.eq_ignore_ascii_case(&t.table.name))
+    };
     for kind in ["trigger", "view"] {
-        let names: Vec<String> = conn
-            .prepare("SELECT name FROM main.sqlite_schema WHERE type = ?1 AND lower(substr(name, 1, length(?2))) = ?2")
-            .and_then(|mut s| s.query_map([kind, OWN_PREFIX], |r| r.get(0))?.collect())
-            .doing("list our objects")?;
-        for name in names {
-            conn.execute_batch(&format!("DROP {kind} {}", quote(&name)))
-                .doing_with(|| format!("drop {kind} {name}"))?;
+        let ours = there.values().filter(|o| o.ours && o.kind == kind);
+        for object in ours.filter(|o| kind == "view" || is_on(o)) {
+            conn.execute_batch(&format!("DROP {kind} {}", quote(&object.name)))
+                .doing_with(|| format!("drop {kind} {}", object.name))?;
         }
     }
     Ok(())
 }
 
+/// Nothing names the table any more, so SQLite need not look through all triggers and views for its name: measured, that takes a second where there are thousands.
 fn rename_table(conn: &Connection, from: &str, to: &str) -> Result<(), SqliteError> {
-    conn.execute_batch(&format!(
-        "ALTER TABLE {} RENAME TO {}",
-        quote(from),
-        quote(to)
-    ))
-    .doing_with(|| format!("rename {from} to {to}"))
+    let doing = || format!("rename {from} to {to}");
+    let all = DbConfig::SQLITE_DBCONFIG_LEGACY_ALTER_TABLE;
+    conn.set_db_config(all, true).doing_with(doing)?;
+    let renamed = conn
+        .execute_batch(&format!(
+            "ALTER TABLE {} RENAME TO {}",
+            quote(from),
+            quote(to)
+        ))
+        .doing_with(doing);
+    conn.set_db_config(all, false).doing_with(doing)?;
+    renamed
 }
 
 /// In two steps, since two columns may have changed places.

@@ -37,6 +37,18 @@ impl Affinity {
             Self::Numeric
         }
     }
+
+    /// A declared type that has it.
+    #[must_use]
+    pub const fn declared(self) -> &'static str {
+        match self {
+            Self::Blob => "",
+            Self::Text => "TEXT",
+            Self::Numeric => "NUMERIC",
+            Self::Integer => "INTEGER",
+            Self::Real => "REAL",
+        }
+    }
 }
 
 /// One stored (not generated) column.

@@ -57,6 +57,13 @@ impl InFlight {
         self.batches.back().copied()
     }
 
+    /// What carries the last of all that is on its way.
+    #[must_use]
+    pub fn last_carrier(&self) -> Option<Carrier> {
+        let former = (!self.ahead.is_empty()).then_some(Carrier::Former(self.ahead_until));
+        self.last().map(Carrier::Batch).or(former)
+    }
+
     /// A batch was folded, and with it all before it.
     pub fn echoed(&mut self, batch: BatchNumber) {
         while self.batches.front().is_some_and(|b| *b <= batch) {

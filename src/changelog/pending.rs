@@ -8,9 +8,11 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 use smallvec::SmallVec;
 
+use super::former_deletes;
 use super::in_flight::{Carrier, InFlight};
 use super::reduce::{KeyHash, hash_key, log_key, log_row, read_log_sql};
 use crate::capture::CapturedTable;
+use crate::change::key::KeyBytes;
 use crate::change::operation::{ChangeKind, ColumnMask, Reduced};
 use crate::change::value::Value;
 use crate::sqlite::error::{Doing, SqliteError};
@@ -37,6 +39,26 @@ pub struct PendingRow {
     pub inserted: bool,
 }
 
+/// Where a comparison with the fold finds a pending change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// In what is compared with.
+    Contained,
+    /// In a batch that is made of the row as it is now, or was a moment ago.
+    Mine,
+    /// In a batch that was made before and that nobody has seen yet.
+    Unknown,
+}
+
+/// What is pending of one row, by [`Share`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Shares {
+    /// What batches carry, or will, as the row is now.
+    pub mine: Option<Reduced>,
+    /// What a batch carries as it was.
+    pub unknown: Option<Reduced>,
+}
+
 /// What is pending of one table.
 #[derive(Debug, Default)]
 pub struct TablePending {
@@ -47,6 +69,8 @@ pub struct TablePending {
     keys: HashMap<KeyHash, SmallVec<[Entry; 1]>>,
     /// How many keys the last sweep left.
     swept: usize,
+    /// Deletes under former keys, by these: the id of the last.
+    former: HashMap<KeyBytes, i64>,
 }
 
 impl TablePending {
@@ -64,6 +88,10 @@ impl TablePending {
             return Ok(());
         }
         let doing = || format!("read what is pending of table \"{}\"", table.table.name);
+        if !table.former_logged.is_empty() {
+            let deletes = former_deletes::read(conn, table, self.seen).doing_with(doing)?;
+            self.former.extend(deletes);
+        }
         let mut stmt = conn
             .prepare_cached(&read_log_sql(table))
             .doing_with(doing)?;
@@ -91,6 +119,28 @@ impl TablePending {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    /// Whether any row is pending whole or as deleted.
+    #[must_use]
+    pub fn has_rows(&self) -> bool {
+        let is_row = |e: &Entry| e.id > self.done && e.kind != ChangeKind::Cells;
+        self.keys.values().flatten().any(is_row)
+    }
+
+    /// Whether a row goes by a delete that is pending under a key that the table had before. `values`: a row's value in a column here, where it is known.
+    #[must_use]
+    pub fn is_deleted_under_former_key<'v>(
+        &self,
+        table: &CapturedTable,
+        values: impl Fn(usize) -> Option<Value<'v>>,
+    ) -> bool {
+        !self.former.is_empty()
+            && table.formerly.keys().any(|key| {
+                former_deletes::former_key(table, &key, &values)
+                    .and_then(|key| self.former.get(&key))
+                    .is_some_and(|id| *id > self.done)
+            })
     }
 
     /// What is pending of a row.
@@ -126,6 +176,30 @@ impl TablePending {
             in_flight: carrier,
             inserted,
         })
+    }
+
+    /// What is pending of a row, in two parts, where the rest is known to be in what it is compared with.
+    #[must_use]
+    pub fn shares(
+        &self,
+        table: &CapturedTable,
+        key: &[Value<'_>],
+        in_flight: &InFlight,
+        of: impl Fn(Option<Carrier>) -> Share,
+    ) -> Shares {
+        let name = &table.table.name;
+        let mut out = Shares::default();
+        for e in self.live(table, key).into_iter().flatten() {
+            if !in_flight.forgotten.is_empty() && in_flight.is_forgotten(name, e.id) {
+                continue;
+            }
+            match of(in_flight.carrier(name, e.id, e.stamp)) {
+                Share::Contained => {}
+                Share::Mine => out.mine = add(out.mine, e),
+                Share::Unknown => out.unknown = add(out.unknown, e),
+            }
+        }
+        out
     }
 
     /// Of the rows of which one of these columns is pending as a cell that no later whole row carries: the id of one change each.
@@ -209,6 +283,7 @@ impl TablePending {
         self.done = self.done.max(id);
         if self.done >= self.seen {
             self.keys = HashMap::new();
+            self.former = HashMap::new();
             self.seen = self.done;
             self.swept = 0;
         } else if self.keys.len() > SMALL.max(2 * self.swept) {

@@ -40,7 +40,7 @@ pub const KEY_AT: usize = 5;
 pub struct LogRow {
     /// Its id.
     pub id: i64,
-    /// What it records. An update logged by an older generation of triggers counts as whole: they may not have seen a new column.
+    /// What it records. An update logged by an older generation of triggers counts as whole: they may not have seen a new column. One of a former key's columns does so, too.
     pub kind: ChangeKind,
     /// The columns of an update.
     pub mask: ColumnMask,
@@ -58,12 +58,14 @@ pub fn log_row(row: &Row<'_>, table: &CapturedTable) -> rusqlite::Result<Option<
     };
     let generation: i64 = row.get(3)?;
     let aged = generation != table.generation && !planted!(GenerationForgotten);
-    let kind = if kind == ChangeKind::Cells && aged {
+    let mask: i64 = row.get(2)?;
+    // What the columns of a former key hold decides which row batches under that key mean.
+    let moves = mask.cast_unsigned() & table.former_key.0 != 0;
+    let kind = if kind == ChangeKind::Cells && (aged || moves) {
         ChangeKind::Rewritten
     } else {
         kind
     };
-    let mask: i64 = row.get(2)?;
     let stamp: i64 = row.get(4)?;
     // Stamps are made of 31 bits.
     Ok(Some(LogRow {

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, Statement};
 
+use super::former_deletes::FormerDeletes;
 use super::in_flight::InFlight;
 use super::reduce::{Part, log_key, log_row, read_log_sql, reduce};
 use crate::capture::{Captured, CapturedTable};
@@ -90,10 +91,10 @@ pub fn scan(
 }
 
 /// A table with new change-log rows: those of `(from, to]`.
-struct Range<'a> {
-    table: &'a CapturedTable,
-    from: i64,
-    to: i64,
+pub(super) struct Range<'a> {
+    pub table: &'a CapturedTable,
+    pub from: i64,
+    pub to: i64,
 }
 
 fn scan_snapshot(
@@ -115,7 +116,10 @@ fn scan_snapshot(
     let mut tables = Vec::new();
     let mut covers = Vec::new();
     let mut forgotten: Vec<(String, i64)> = Vec::new();
+    // Behind the tables that the covers name, which are as many as there are ranges.
+    let mut former = FormerDeletes::after(ranges.len());
     for range in &ranges {
+        former.scan(reader, range, in_flight, &mut writer)?;
         let index = u32::try_from(tables.len()).unwrap_or(u32::MAX);
         let gone = scan_range(reader, range, index, in_flight, &mut writer, &mut out)?;
         let covered = cover(reader, range, index, in_flight, &gone, &mut out)?;
@@ -126,6 +130,7 @@ fn scan_snapshot(
                 .map(|id| (range.table.table.name.clone(), id)),
         );
     }
+    tables.extend(former.tables);
     let any = covers.iter().any(|c| !c.stamps.is_empty());
     if any {
         let record = CommitRecord {
@@ -211,6 +216,10 @@ fn scan_range(
                     continue;
                 };
                 if key.iter().any(Value::is_null) {
+                    // One under a former key is sent as such.
+                    if change.kind == ChangeKind::Delete && !table.former_logged.is_empty() {
+                        continue;
+                    }
                     *out.null_keys.entry(table.table.name.clone()).or_default() += 1;
                     continue;
                 }

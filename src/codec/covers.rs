@@ -23,6 +23,13 @@ impl TableCovers {
         self.stamps.push(stamp);
     }
 
+    /// The last covered id.
+    #[must_use]
+    pub fn last(&self) -> Option<i64> {
+        let &(first, count) = self.runs.last()?;
+        first.checked_add_unsigned(count.saturating_sub(1))
+    }
+
     /// Each covered row: id and stamp.
     pub fn rows(&self) -> impl Iterator<Item = (i64, u32)> + '_ {
         let ids = self.runs.iter().flat_map(|&(first, count)| {

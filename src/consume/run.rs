@@ -44,10 +44,15 @@ const GROUP_HELD: usize = 4 * GROUP;
 /// How often a batch that is held back is looked at.
 const HOLD_STEP: Duration = Duration::from_millis(5);
 
-/// How long our own echoes may wait to be folded together, and how many: each takes the write lock for a moment that the app may want, and
-/// nobody waits for them.
-const ECHO_REST: Duration = Duration::from_millis(20);
+/// How long our own echoes may wait to be folded together, or with what comes from others, how many, and of how many rows: each transaction takes the write lock for a
+/// moment that the app may want, and one that falls between what an app's transaction reads and what it writes costs it a `database is locked`.
+const ECHO_REST: Duration = Duration::from_millis(250);
+const ECHO_REST_AWAITED: Duration = Duration::from_millis(20);
 const ECHOES: usize = 64;
+const ECHO_ROWS: u64 = 4096;
+
+/// How often is looked whether somebody waits for them.
+const ECHO_LOOK: Duration = Duration::from_millis(10);
 
 /// While the app is writing, a transaction of ours ends sooner, and the write lock is then left alone. SQLite's busy handler tries again after 1, 3, 8,
 /// 18, 33 ms: an app that found the lock held finds it free at one of the first of these if the lock rests for as long as it was held, for 3 ms
@@ -149,7 +154,8 @@ impl ConsumeLoop {
         if due.is_some_and(|due| due <= now) {
             return true;
         }
-        let until = due.map_or(now + IDLE, |due| due.min(now + IDLE));
+        let longest = if self.rests() { ECHO_LOOK } else { IDLE };
+        let until = due.map_or(now + longest, |due| due.min(now + longest));
         if self.messages.len() >= self.most() {
             std::thread::sleep(until - now);
             return false;
@@ -174,16 +180,16 @@ impl ConsumeLoop {
             Body::Payload => false,
             Body::Marker(_) | Body::Unreadable { .. } | Body::Newer(_) => true,
         });
-        let own = self
-            .messages
-            .iter()
-            .any(|m| matches!(m.body, Body::Batch(_)));
         if self.engine.shutdown.is_requested() {
             return Some(now);
         }
-        let due = if self.holding.is_some() || others || self.messages.len() >= ECHOES {
+        let rows = self.own_rows();
+        let full = self.messages.len() >= ECHOES || rows >= ECHO_ROWS;
+        let due = if self.holding.is_some() || others || full {
             now
-        } else if own {
+        } else if rows > 0 && self.engine.echoes_are_awaited() {
+            first + ECHO_REST_AWAITED
+        } else if rows > 0 {
             first + ECHO_REST
         } else {
             first + IDLE
@@ -193,6 +199,20 @@ impl ConsumeLoop {
             due.max(self.leave_until.unwrap_or(due))
                 .max(limited.unwrap_or(due)),
         )
+    }
+
+    /// How many rows our own batches carry that wait.
+    fn own_rows(&self) -> u64 {
+        let rows = |m: &Incoming| match &m.body {
+            Body::Batch(b) => b.record.row_count.max(1),
+            _ => 0,
+        };
+        self.messages.iter().map(rows).sum()
+    }
+
+    /// Whether what waits is our own batches, whose time has not come.
+    fn rests(&self) -> bool {
+        self.own_rows() > 0 && self.messages.len() < self.most()
     }
 
     fn push(&mut self, waiting: Waiting) {

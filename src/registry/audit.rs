@@ -9,6 +9,7 @@ use super::entry::TableEntry;
 use crate::capture::install;
 use crate::replica::filter::TableFilter;
 use crate::sqlite::error::SqliteError;
+use crate::sqlite::introspect::Familiar;
 
 /// A node's own schema.
 #[derive(Debug, Clone, Serialize)]
@@ -84,7 +85,8 @@ pub struct Running {
 /// # Errors
 /// SQLite's.
 pub fn audit(conn: &Connection, filter: &TableFilter) -> Result<Audit, SqliteError> {
-    let captured = install::describe_only(conn, &|t| filter.wants(conn, t))?;
+    let captured =
+        install::describe_only(conn, &|t| filter.wants(conn, t), &mut Familiar::default())?;
     let mut tables = Vec::new();
     let mut pending = 0;
     let looked = install::look_at(conn, captured.tables.iter().map(|t| &t.table))?;

@@ -195,7 +195,7 @@ mod tests {
     fn entry(sql: &str) -> Entry {
         let conn = rusqlite::Connection::open_in_memory().unwrap();
         conn.execute_batch(sql).unwrap();
-        Entry::of(&install::describe_only(&conn, &|_| true).unwrap())
+        Entry::of(&install::describe_only(&conn, &|_| true, &mut Default::default()).unwrap())
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::codec::covers::TableCovers;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
 use crate::sqlite::introspect::has_table;
-use crate::state::covered::{self, Covered};
+use crate::state::covered;
 use crate::state::node::{self, Position};
 use crate::state::publishers::{self, LastTaken};
 use crate::state::skips::Skips;
@@ -153,11 +153,8 @@ fn cover_log(
     let mut rows = stmt.query([]).doing(DOING)?;
     let mut covers = TableCovers::default();
     let note = |covers: &mut TableCovers| {
-        let covered = Covered {
-            tables: vec![table.to_owned()],
-            rows: vec![std::mem::take(covers)],
-        };
-        covered::note(conn, node, at, Sequence(0), &covered)
+        let rows = [std::mem::take(covers)];
+        covered::note(conn, node, at, Sequence(0), &[table.to_owned()], &rows)
     };
     while let Some(row) = rows.next().doing(DOING)? {
         covers.push(row.get(0).doing(DOING)?, row.get(1).doing(DOING)?);

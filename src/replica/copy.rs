@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::capture::remove;
+use crate::capture::{keep_names, remove};
 use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
@@ -50,6 +50,7 @@ pub fn finish(copy: Connection) -> Result<(), SqliteError> {
     copy.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; BEGIN IMMEDIATE")
         .doing(doing)?;
     remove::remove_capture(&copy)?;
+    keep_names(&copy)?;
     copy.execute_batch(
         "DELETE FROM __harmonylite__tables; DELETE FROM __harmonylite__unsure; DELETE FROM __harmonylite__conflicts; DELETE FROM __harmonylite__dead_letters;
          DELETE FROM __harmonylite__skips; UPDATE __harmonylite__node SET database_id = '', incarnation = 0, nonce = 0, settled = 0;

@@ -21,7 +21,7 @@ use crate::codec::frame::{Kind, Sealer};
 use crate::planted::planted;
 use crate::sqlite::connection;
 use crate::sqlite::error::Doing;
-use crate::state::covered::{self, Covered};
+use crate::state::covered;
 use crate::state::publishers::LastTaken;
 use crate::state::{journal, node, past, publishers};
 
@@ -120,6 +120,16 @@ impl Replica {
         if self.unsure.waits() {
             return Ok(Applied::new());
         }
+        // In transactions of its own, which hold the lock for less than one that applies as well; the latter looks again.
+        if !self.make_capture_current(options.patience, options.stop)? {
+            let mut none = Applied::new();
+            none.stopped = Stopped::Locked;
+            return Ok(none);
+        }
+        if self.unsure.waits() {
+            return Ok(Applied::new());
+        }
+        self.look_ahead(messages)?;
         let mut count = messages.len();
         let mut stopped = None;
         // The transaction does not end before it has folded up to here.
@@ -192,7 +202,7 @@ impl Replica {
     ) -> Result<Option<Stopped>, ReplicaError> {
         let version = connection::data_version(&self.conn)?;
         applied.contended = std::mem::replace(&mut self.seen_version, version) != version;
-        if connection::schema_version(&self.conn)? != self.captured.schema_version {
+        if !self.capture_is_current()? {
             self.refresh_capture_here()?;
             if self.unsure.waits() {
                 return Ok(Some(Stopped::No));
@@ -292,6 +302,9 @@ impl Replica {
         self.in_flight.forgotten.clear();
         self.in_flight.folded(position.sequence);
         self.foreign = foreign;
+        if applied.fold.doubts > 0 {
+            self.unsure()?;
+        }
         if let Some(last) = applied.echoes.iter().max() {
             self.in_flight.echoed(*last);
         }
@@ -458,17 +471,16 @@ impl Replica {
         if batch.damage.is_some() {
             return Ok(());
         }
-        let covered = Covered {
-            tables: batch.record.tables.iter().map(|t| t.name.clone()).collect(),
-            rows: batch.covered()?,
-        };
+        let rows = self.covers_of(batch, at)?;
+        let tables: Vec<String> = batch.record.tables.iter().map(|t| t.name.clone()).collect();
         let record = &batch.record;
         Ok(covered::note(
             &self.conn,
             record.node,
             at,
             record.base,
-            &covered,
+            &tables,
+            &rows,
         )?)
     }
 
@@ -479,8 +491,11 @@ impl Replica {
         at: Sequence,
         unfolded: bool,
     ) -> Result<(), ReplicaError> {
-        self.keep_batch(batch, at, unfolded)?;
-        for covers in batch.covered()? {
+        if unfolded || !self.is_kept_ahead(at) {
+            self.keep_batch(batch, at, unfolded)?;
+        }
+        for (place, covers) in self.covers_of(batch, at)?.iter().enumerate() {
+            let all_covered = self.is_all_covered(at, place);
             let Some(definition) = batch.record.tables.get(covers.table as usize) else {
                 continue;
             };
@@ -501,7 +516,7 @@ impl Replica {
                 .pending
                 .entry(table.table.name.to_ascii_lowercase())
                 .or_default();
-            match retire(&self.conn, table, &covers)? {
+            match retire(&self.conn, table, covers, all_covered)? {
                 Retired::UpTo(id) => pending.done_up_to(id),
                 Retired::Some => *pending = Default::default(),
             }

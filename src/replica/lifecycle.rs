@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::current::Current;
 use super::filter::TableFilter;
 use super::reconcile::UnsureTables;
-use super::{Replica, ReplicaError};
+use super::{Replica, ReplicaError, absent};
 use crate::apply::incoming::IncomingBatch;
 use crate::apply::order;
-use crate::capture::{Captured, remove};
+use crate::capture::{Captured, CapturedTable, forget_names, remove, renames};
 use crate::change::history::History;
 use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence};
 use crate::changelog::in_flight::InFlight;
@@ -76,6 +77,8 @@ impl Replica {
             publish: options.publish,
             publish_wanted: options.publish,
             captured: Arc::new(Captured::default()),
+            ahead: None,
+            current: Current::default(),
             committed: Arc::new(Captured::default()),
             opened: false,
             in_flight: InFlight::default(),
@@ -121,6 +124,11 @@ impl Replica {
                         position = %state.position.sequence, taken_by = %state.node_id,
                         "this database is a snapshot that was put in place: this node goes on from its position"
                     );
+                }
+                if self.me != NodeId(0) {
+                    // It goes on without what it holds for others: nobody would fold it on here.
+                    absent::remove(&self.conn)?;
+                    forget_names(&self.conn)?;
                 }
                 node::rename(&self.conn, self.me, &fresh)?;
             }
@@ -316,6 +324,9 @@ impl Replica {
         for (name, id) in &self.in_flight.forgotten {
             if let Some(table) = self.captured.table(name) {
                 retire::remove(&self.conn, table, *id)?;
+            } else if self.captured.has_dropped(name) && renames::has_log(&self.conn, name)? {
+                // Its log outlives it, and would count as pending for ever where the table is made again.
+                retire::remove(&self.conn, &CapturedTable::dropped(name), *id)?;
             }
             // Its entry, if it was read already, must go too.
             self.pending.remove(&name.to_ascii_lowercase());

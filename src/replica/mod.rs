@@ -4,8 +4,11 @@
 //! Invariants: one owner of the write connection; a scan and an application of messages never overlap; memory of the database (publishers,
 //! position) is what the last committed transaction says.
 
+pub mod absent;
+mod ahead;
 pub mod base;
 pub mod copy;
+mod current;
 pub mod filter;
 pub mod group;
 pub mod kept;
@@ -25,8 +28,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::apply::plan::Plan;
-use crate::capture::app_triggers::{self, Surroundings};
-use crate::capture::{Captured, install, remove};
+use crate::capture::Captured;
 use crate::change::history::History;
 use crate::change::operation::ChangeKind;
 use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence};
@@ -42,7 +44,7 @@ use crate::state::node::{self, Position};
 use crate::state::past;
 use crate::state::publishers::{self, Publishers};
 use crate::state::skips::Skips;
-use crate::state::{StateError, ddl, unsure};
+use crate::state::{StateError, ddl};
 use filter::TableFilter;
 use kept::Kept;
 use reconcile::UnsureTables;
@@ -90,6 +92,10 @@ pub struct Replica {
     /// What the configuration says; capture goes on until what is pending has been published.
     publish_wanted: bool,
     pub(crate) captured: Arc<Captured>,
+    /// What was found out about a large batch before the write lock was taken.
+    ahead: Option<ahead::LookedAhead>,
+    /// What makes the next change of the schema cheap.
+    current: current::Current,
     /// What was captured as of the last transaction that was committed.
     pub(crate) committed: Arc<Captured>,
     /// The database was opened: a table that appears from now on has all its rows sent.
@@ -217,36 +223,6 @@ impl Replica {
         Ok(scanned)
     }
 
-    /// Makes capture current after a change of the schema, in a transaction of its own. `Ok(false)`: the lock could not be had in time.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn refresh_capture(
-        &mut self,
-        patience: Duration,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<bool, SqliteError> {
-        let done = self.write(patience, stop, "commit the capture triggers", |replica| {
-            replica.refresh_capture_here()
-        });
-        done.map(|done| done.is_some())
-    }
-
-    /// As [`Replica::refresh_capture`], where the schema is another than the one that capture was made for.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn make_capture_current(
-        &mut self,
-        patience: Duration,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<bool, SqliteError> {
-        Ok(
-            connection::schema_version(&self.conn)? == self.captured.schema_version
-                || self.refresh_capture(patience, stop)?,
-        )
-    }
-
     /// Runs `body` in one write transaction of its own; `None` if the lock could not be had in time. What is known of capture is of what was committed,
     /// also where `body` or the commit fails.
     pub(crate) fn write<T, E: From<SqliteError>>(
@@ -276,77 +252,6 @@ impl Replica {
         ReplicaError::Locked {
             path: self.path.clone(),
         }
-    }
-
-    /// Whether capture was ever installed here.
-    pub(crate) fn was_captured(&self) -> Result<bool, SqliteError> {
-        self.conn
-            .query_row(
-                "SELECT EXISTS(SELECT 1 FROM __harmonylite__tables)",
-                [],
-                |r| r.get(0),
-            )
-            .doing("read the captured tables")
-    }
-
-    /// As [`Replica::refresh_capture`], inside a write transaction.
-    fn refresh_capture_here(&mut self) -> Result<(), SqliteError> {
-        let first = !self.opened && !self.was_captured()?;
-        self.refresh_capture_as(first)
-    }
-
-    /// Inside a write transaction; `first`: the rows that are there are on the account of the stream, not to be logged.
-    pub(crate) fn refresh_capture_as(&mut self, first: bool) -> Result<(), SqliteError> {
-        self.plans.clear();
-        self.pending.clear();
-        // First, for they may be of tables that are not there any more.
-        app_triggers::drop_copies(&self.conn)?;
-        let mut captured = if self.publish {
-            let (filter, conn) = (&self.filter, &self.conn);
-            let before = unsure::read(conn)?;
-            let captured = install::refresh(conn, &|t| filter.wants(conn, t), first)?;
-            self.unsure.note(&before, &unsure::read(conn)?);
-            captured
-        } else {
-            self.unsure.note(&[], &[]);
-            remove::remove_capture(&self.conn)?;
-            let (filter, conn) = (&self.filter, &self.conn);
-            install::describe_only(conn, &|t| filter.wants(conn, t))?
-        };
-        for table in &captured.new_logs {
-            self.in_flight.forget_table(table);
-        }
-        if let Some(named) = &self.fire_triggers {
-            let made = app_triggers::make_copies(
-                &mut self.conn,
-                Surroundings {
-                    replicated: &|t| captured.table(t).is_some(),
-                    virtual_tables: &captured.virtual_tables,
-                    named,
-                    before: &self.captured.triggers,
-                },
-            )?;
-            captured.set_triggers(made);
-        }
-        for (before, now) in &captured.renamed {
-            self.in_flight.rename_table(before, now);
-        }
-        for warning in captured
-            .warnings
-            .iter()
-            .filter(|w| !self.captured.warnings.contains(w))
-        {
-            tracing::warn!("{warning}");
-        }
-        for (table, reason) in captured
-            .refused
-            .iter()
-            .filter(|r| !self.captured.refused.contains(r))
-        {
-            tracing::error!("{}", concerns::refusal(table, reason));
-        }
-        self.captured = Arc::new(captured);
-        Ok(())
     }
 
     /// What of the database works with a limit: its settings, and rows that stay here.

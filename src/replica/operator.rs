@@ -9,7 +9,6 @@ use crate::apply::fold::{FoldStats, FoldStop, Together};
 use crate::apply::incoming::{Body, Incoming};
 use crate::change::position::{Sequence, ShardId};
 use crate::config::JournalsConfig;
-use crate::sqlite::connection;
 use crate::sqlite::error::SqliteError;
 use crate::state::journal;
 use crate::state::skips::Skips;
@@ -144,7 +143,7 @@ impl Replica {
         mut progress: impl FnMut(Sequence),
     ) -> Result<Replayed, OperatorError> {
         let done = self.in_write_transaction(patience, |replica| {
-            if connection::schema_version(&replica.conn)? != replica.captured.schema_version {
+            if !replica.capture_is_current()? {
                 replica.refresh_capture_here()?;
             }
             replica.nothing_to_displace()?;

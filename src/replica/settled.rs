@@ -88,7 +88,7 @@ pub(super) fn entries<'a>(
         .iter()
         .enumerate()
         .map(|(index, definition)| {
-            // Its rows here were all sent again when it was given another key.
+            // What was changed under a former key is not entered again: see docs/schema-changes.md, Limits.
             let table = captured
                 .table_meant(&definition.name)
                 .filter(|t| !t.log.is_empty() && !t.formerly.had_key(definition.key_names()))?;
@@ -185,7 +185,7 @@ impl<'a> Entry<'a> {
             RowOp::Cells(mask) => (ChangeKind::Cells, self.mask_here(mask)),
         };
         let key = self.definition.key_of(op, values);
-        // A table that has another key now has had its rows logged anew.
+        // A table that has another key now.
         if key.len() != self.table.table.key_len() {
             return Ok(0);
         }

@@ -15,8 +15,8 @@ use super::scratch::Scratch;
 use super::take::{TakeError, blocking};
 use crate::apply::incoming::{self, Body, Incoming};
 use crate::apply::order;
+use crate::capture::Captured;
 use crate::change::position::{NodeId, Sequence, ShardId};
-use crate::change::table::Table;
 use crate::codec::spool::Spool;
 use crate::consume::payload::{self, PayloadError, PieceCache};
 use crate::engine::Engine;
@@ -24,10 +24,10 @@ use crate::history::standing::{self, Standing};
 use crate::replica::group::{ApplyOptions, Stopped};
 use crate::replica::lifecycle::OpenOptions;
 use crate::replica::reconcile::{self, Grown};
-use crate::replica::{Replica, copy};
+use crate::replica::{Replica, absent, copy};
 use crate::sqlite::connection;
 use crate::state::node::Position;
-use crate::state::publishers::Publishers;
+use crate::state::publishers::{LastTaken, Publishers};
 use crate::store::Progress;
 use crate::stream::{Broker, LogReader, StoredMessage, continuity};
 
@@ -58,6 +58,18 @@ pub async fn fold(
         fire_triggers: Some(replication.fire_triggers.clone()),
         ..nobody(replication.include.clone(), replication.exclude.clone())
     };
+    let held = {
+        let to = Arc::clone(to);
+        blocking(move || {
+            let conn = connection::open_writer(to.path())?;
+            let held = absent::list(&conn)?;
+            for name in &held {
+                absent::bring_back(&conn, name, name)?;
+            }
+            Ok(held)
+        })
+        .await?
+    };
     let mut folding = Folding::begin(engine, broker, Arc::clone(to), options, None).await?;
     let last = broker
         .stream_state(ShardId::ORDER)
@@ -66,12 +78,18 @@ pub async fn fold(
         .last;
     folding.advance(last).await?;
     let replica = folding.into_replica()?;
-    let schema = replica.captured().schema_hash();
+    let mut captured = Captured::clone(replica.captured());
+    captured.tables.retain(|t| !held.contains(&t.table.name));
+    let schema = captured.schema_hash();
     let position = replica.position();
     let to = Arc::clone(to);
     blocking(move || {
         drop(replica);
-        copy::finish(connection::open_writer(to.path())?)?;
+        let conn = connection::open_writer(to.path())?;
+        for name in &held {
+            absent::hide(&conn, name)?;
+        }
+        copy::finish(conn)?;
         Ok(())
     })
     .await?;
@@ -110,8 +128,8 @@ pub struct Folding {
     at: Sequence,
     /// One that stands behind what was asked for.
     next: Option<Incoming>,
-    /// Tables of the database whose fold this is: where a batch does not fit here, it fits there. None: what does not fit cannot be folded.
-    like: Option<Vec<Table>>,
+    /// What is captured in the database whose fold this is: where a batch does not fit here, it fits there. None: what does not fit cannot be folded.
+    like: Option<Arc<Captured>>,
     grown: Vec<Grown>,
 }
 
@@ -125,7 +143,7 @@ impl Folding {
         broker: &Broker,
         scratch: Arc<Scratch>,
         options: OpenOptions,
-        like: Option<Vec<Table>>,
+        like: Option<Arc<Captured>>,
     ) -> Result<Self, TakeError> {
         let replica = {
             let to = Arc::clone(&scratch);
@@ -184,14 +202,50 @@ impl Folding {
         self.apply(group).await
     }
 
+    /// Folds a node's batches behind the position, and nothing else, up to a message that stands in the stream; the last of them that counted. What comes of it is no state
+    /// that any node ever has.
+    ///
+    /// # Errors
+    /// As [`Folding::advance`].
+    pub async fn advance_of(
+        &mut self,
+        to: Sequence,
+        node: NodeId,
+    ) -> Result<Option<LastTaken>, TakeError> {
+        let mut last = None;
+        while self.next.is_some() || self.at < to {
+            let message = match self.next.take() {
+                Some(message) => message,
+                None => self.read_of(Some(node)).await?,
+            };
+            let taken = match &message.body {
+                Body::Batch(batch) if batch.record.node == node => {
+                    LastTaken::of(&batch.record, message.sequence)
+                }
+                _ => continue,
+            };
+            self.apply(vec![message]).await?;
+            if self.position().folded == taken.sequence {
+                last = Some(taken);
+            }
+        }
+        Ok(last)
+    }
+
     /// The next message, complete.
     async fn read(&mut self) -> Result<Incoming, TakeError> {
+        self.read_of(None).await
+    }
+
+    /// The next message; complete if it is of `node`, where one is given.
+    async fn read_of(&mut self, node: Option<NodeId>) -> Result<Incoming, TakeError> {
         let message = next(&mut self.reader).await?;
         self.at = message.sequence;
         let mut opened = incoming::open(self.at, &message.payload);
         opened.hash = continuity::fingerprint(opened.hash, message.timestamp_nanos);
         match &mut opened.body {
             Body::Payload => self.cache.keep(self.at, message.payload),
+            Body::Batch(batch) if node.is_some_and(|n| n != batch.record.node) => {}
             // What is ignored needs no payload, which may be trimmed.
             Body::Batch(batch) if order::admit(&mut self.publishers, &batch.record, self.at) => {
                 let gathered =
@@ -269,7 +323,7 @@ pub(super) async fn next(reader: &mut LogReader) -> Result<StoredMessage, TakeEr
 pub fn apply(
     mut replica: Replica,
     mut messages: Vec<Incoming>,
-    like: Option<&[Table]>,
+    like: Option<&Captured>,
 ) -> Result<(Replica, Vec<Grown>), TakeError> {
     let options = ApplyOptions {
         max_time: Duration::from_secs(1),

@@ -34,6 +34,9 @@ pub struct Manifest {
     pub folded: u64,
     /// The hash of the schema.
     pub schema: String,
+    /// Tables that it holds though its maker has none of them, in lower case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<String>,
     /// Its length in bytes.
     pub size: u64,
     /// Its SHA-256, hexadecimal.
@@ -143,6 +146,7 @@ mod tests {
             hash: format!("{:016x}", u64::MAX),
             folded: 11,
             schema: "s".to_owned(),
+            absent: vec!["t".to_owned()],
             size: 4096,
             sha256: "0".repeat(64),
             time: "2026-01-01T00:00:00Z".to_owned(),

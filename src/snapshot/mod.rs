@@ -13,6 +13,7 @@
 
 //! - Streams are trimmed only up to what a verified snapshot covers ([`trim`]).
 
+mod absent;
 pub mod catalog;
 pub mod cut;
 pub mod desk;

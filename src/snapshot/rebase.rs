@@ -97,7 +97,7 @@ pub async fn rebase(
         catalog,
         &scratch,
         (history, position),
-        schema,
+        (schema, from.map(|m| m.absent.clone()).unwrap_or_default()),
         &Progress::none(),
     )
     .await

@@ -9,14 +9,18 @@ use super::manifest::Manifest;
 use super::reconcile::{LOOK, NotYet, PATIENCE, Reconciler, waits};
 use super::scratch::Scratch;
 use super::take::blocking;
-use crate::change::position::{Sequence, ShardId};
-use crate::replica::reconcile::{Difference, Entered};
+use crate::change::position::{NodeId, Sequence, ShardId};
+use crate::changelog::in_flight::Carrier;
+use crate::replica::reconcile::{Ahead, Difference, Entered, name_as_here, names_of};
 use crate::replica::restore::{Adopted, RestoreOptions};
 use crate::state::unsure::{Reason, Unsure};
 use crate::store::Progress;
 
 /// How long the rows of a new table wait for this node to have folded what others have written to it.
 const CATCH_UP: Duration = Duration::from_secs(30);
+
+/// How long it is waited for what is on its way from this node to reach the stream.
+const ON_ITS_WAY: Duration = Duration::from_secs(5);
 
 impl Reconciler {
     pub(super) async fn reconcile(
@@ -122,11 +126,25 @@ impl Reconciler {
                 .await
                 .map_err(waits)?;
         }
-        let (at, like) = self.replica(|r| {
-            let like = r.captured().tables.iter().map(|t| t.table.clone());
-            (r.position().sequence, like.collect())
-        });
-        let tables = unsure.iter().map(|u| literal_glob(&u.table)).collect();
+        let (at, like) = self.replica(|r| (r.position().sequence, Arc::clone(r.captured())));
+        let tables: Vec<String> = unsure
+            .iter()
+            .filter_map(|u| like.table(&u.table))
+            .flat_map(names_of)
+            .map(literal_glob)
+            .collect();
+        if tables.is_empty() {
+            return Err(NotYet::Moved);
+        }
+        if from.is_some() {
+            let (fold, like) = (Arc::clone(&scratch), Arc::clone(&like));
+            let names: Vec<String> = unsure.iter().map(|u| u.table.clone()).collect();
+            blocking(move || {
+                let names = names.iter().map(String::as_str);
+                Ok(name_as_here(fold.path(), &like, names)?)
+            })
+            .await?;
+        }
         let mut folding = Folding::begin(
             engine,
             &self.broker,
@@ -138,7 +156,8 @@ impl Reconciler {
         folding.advance(at).await?;
         // The rest is little, and nothing is applied until it is done.
         self.pause(true);
-        let (position, captured) = self.replica(|r| (r.position(), Arc::clone(r.captured())));
+        let (position, captured, last) =
+            self.replica(|r| (r.position(), Arc::clone(r.captured()), r.last_on_its_way()));
         let at = position.sequence;
         folding.advance(at).await?;
         // What others have written in its place must not be taken for a difference.
@@ -148,6 +167,7 @@ impl Reconciler {
                 "message {at} of the stream is another than this node has folded"
             )));
         }
+        let ahead = self.fold_own(&mut folding, last).await?;
         let (included, others): (Vec<_>, Vec<_>) = unsure
             .iter()
             .cloned()
@@ -162,7 +182,13 @@ impl Reconciler {
                 let _held = held;
                 let stop = || shutdown.is_requested();
                 Ok(Difference::find(
-                    &database, &fold, at, &captured, &unsure, &grown, &stop,
+                    &database,
+                    &fold,
+                    (at, ahead),
+                    &captured,
+                    &unsure,
+                    &grown,
+                    &stop,
                 )?)
             })
             .await?
@@ -187,6 +213,36 @@ impl Reconciler {
             self.done(&certain, rows);
         }
         held_up.map_or(Ok(()), Err)
+    }
+
+    /// Folds what is on its way from this node, up to `last`, as far as it reaches the stream in time.
+    async fn fold_own(
+        &self,
+        folding: &mut Folding,
+        last: Option<Carrier>,
+    ) -> Result<Ahead, NotYet> {
+        let until = Instant::now() + ON_ITS_WAY;
+        let mut ahead = Ahead { folded: None, last };
+        while !ahead.is_complete() && Instant::now() < until {
+            let end = match last {
+                Some(Carrier::Former(at)) => at,
+                _ => {
+                    self.broker
+                        .stream_state(ShardId::ORDER)
+                        .await
+                        .map_err(waits)?
+                        .last
+                }
+            };
+            let me = NodeId(self.engine.config.node_id);
+            let taken = folding.advance_of(end, me).await?;
+            let found = self.replica(|r| taken.map(|taken| r.carrier_of(taken)));
+            ahead.folded = ahead.folded.max(found);
+            if !ahead.is_complete() {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        Ok(ahead)
     }
 
     /// A table that was left out until now becomes what the fold has.
@@ -234,7 +290,7 @@ impl Reconciler {
 }
 
 /// A glob that matches this name alone.
-fn literal_glob(name: &str) -> String {
+pub(super) fn literal_glob(name: &str) -> String {
     name.chars()
         .map(|c| match c {
             '*' | '?' | '[' => format!("[{c}]"),

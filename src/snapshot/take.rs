@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::absent;
 use super::catalog::{Catalog, CatalogError};
 use super::fold::{Folding, fold};
 use super::manifest::{self, Manifest};
@@ -92,8 +93,12 @@ pub async fn take(
     let scratch = Arc::new(Scratch::new(database, "snapshot"));
     let stop = Arc::new(AtomicBool::new(false));
     let _stop = SetOnDrop(Arc::clone(&stop));
+    let mut held = Vec::new();
     let (position, schema) = match own {
-        Own::FoldedOnto(before, broker) => fold(engine, broker, catalog, before, &scratch).await?,
+        Own::FoldedOnto(before, broker) => {
+            held.clone_from(&before.absent);
+            fold(engine, broker, catalog, before, &scratch).await?
+        }
         Own::MustBeBack(_) | Own::IsTheBeginning => {
             let ((state, mut marks), schema) = copied(engine, &scratch, stop, standing_of).await?;
             // What all begin from may hold anything.
@@ -109,6 +114,9 @@ pub async fn take(
                 }
                 _ => (state.position, schema),
             };
+            if let Own::MustBeBack(broker) = own {
+                held = absent::add(engine, broker, catalog, &scratch, standing.0).await?;
+            }
             let scratch = Arc::clone(&scratch);
             blocking(move || Ok(copy::finish(connection::open_writer(scratch.path())?)?)).await?;
             standing
@@ -120,7 +128,7 @@ pub async fn take(
         catalog,
         &scratch,
         (history, position),
-        schema,
+        (schema, held),
         progress,
     )
     .await
@@ -132,7 +140,7 @@ pub(super) async fn store(
     catalog: &Catalog,
     scratch: &Scratch,
     (history, position): (History, Position),
-    schema: String,
+    (schema, absent): (String, Vec<String>),
     progress: &Progress,
 ) -> Result<Manifest, TakeError> {
     let manifest = Manifest {
@@ -145,6 +153,7 @@ pub(super) async fn store(
         hash: format!("{:016x}", position.hash),
         folded: position.folded.0,
         schema,
+        absent,
         size: 0,
         sha256: String::new(),
         time: OffsetDateTime::now_utc()

@@ -116,6 +116,7 @@ mod tests {
             hash: String::new(),
             folded: sequence,
             schema: String::new(),
+            absent: Vec::new(),
             size: 0,
             sha256: String::new(),
             time: String::new(),

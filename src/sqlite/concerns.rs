@@ -2,7 +2,6 @@
 //!
 //! Invariants: everything here only reads; a sentence names the table or the setting, and the remedy.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -11,7 +10,7 @@ use rusqlite::{Connection, ErrorCode};
 use super::connection;
 use super::error::{Doing, SqliteError};
 use super::ident::quote;
-use super::introspect::OWN_PREFIX;
+use super::introspect::{ABSENT_PREFIX, OWN_PREFIX};
 use super::row_sql;
 use crate::change::table::{Table, TableKey};
 
@@ -30,7 +29,8 @@ pub fn refusal(table: &str, reason: &str) -> String {
 /// Why a table of a name that is ours is not the app's to use; `None` for those that this program makes.
 #[must_use]
 pub fn taken_name(table: &str) -> Option<String> {
-    const STATE: [&str; 11] = [
+    const STATE: [&str; 12] = [
+        "formerly",
         "node",
         "publishers",
         "tables",
@@ -46,7 +46,9 @@ pub fn taken_name(table: &str) -> Option<String> {
     const ENDINGS: [&str; 3] = ["_change_log", "_displaced_rows", "_former_values"];
     let lower = table.to_ascii_lowercase();
     let rest = lower.strip_prefix(OWN_PREFIX)?;
-    let ours = STATE.contains(&rest) || ENDINGS.iter().any(|ending| rest.ends_with(ending));
+    let ours = STATE.contains(&rest)
+        || ENDINGS.iter().any(|ending| rest.ends_with(ending))
+        || lower.starts_with(ABSENT_PREFIX);
     (!ours).then(|| {
         format!("names that begin with {OWN_PREFIX} are this program's own; rename the table")
     })
@@ -55,40 +57,31 @@ pub fn taken_name(table: &str) -> Option<String> {
 /// Where tables are made on trial: what cannot be made there without the application, no snapshot can hold, and nobody can keep its indexes.
 pub struct Trial {
     conn: Connection,
-    /// The statements that make each table and its indexes, by its name in lower case: read once, for the application's writers may be waiting.
-    definitions: HashMap<String, Vec<String>>,
 }
 
 impl Trial {
-    /// An empty database in memory, for the tables of `of`.
+    /// An empty database in memory.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn new(of: &Connection) -> Result<Self, SqliteError> {
+    pub fn new() -> Result<Self, SqliteError> {
         let doing = "make a database in memory";
         let conn = Connection::open_in_memory().doing(doing)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, true)
             .doing(doing)?;
-        let mut definitions: HashMap<String, Vec<String>> = HashMap::new();
-        let mut stmt = of
-            .prepare_cached("SELECT tbl_name, sql FROM main.sqlite_schema WHERE type IN ('table', 'index') AND sql IS NOT NULL ORDER BY type DESC")
-            .doing("read the schema")?;
-        let all: Vec<(String, String)> = stmt
-            .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))
-            .and_then(Iterator::collect)
-            .doing("read the schema")?;
-        for (table, sql) in all {
-            let of_table = definitions.entry(table.to_ascii_lowercase()).or_default();
-            of_table.push(sql);
-        }
-        Ok(Self { conn, definitions })
+        Ok(Self { conn })
     }
 
-    /// Why a table cannot be replicated, if so: SQLite needs to call what only the application has, or its rows are too wide.
+    /// Why a table cannot be replicated, if so: SQLite needs to call what only the application has, or its rows are too wide. `definitions`: the statements that make it
+    /// and its indexes.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn refuses(&self, table: &Table) -> Result<Option<String>, SqliteError> {
+    pub fn refuses<'s>(
+        &self,
+        table: &Table,
+        definitions: impl Iterator<Item = &'s str>,
+    ) -> Result<Option<String>, SqliteError> {
         if row_sql::whole_names(table).len() > MOST_COLUMNS {
             return Ok(Some(format!(
                 "with its rowid a row has more than {MOST_COLUMNS} values; give it a primary key"
@@ -101,8 +94,7 @@ impl Trial {
             )));
         }
         let doing = || format!("look at table \"{}\"", table.name);
-        let definitions = self.definitions.get(&table.name.to_ascii_lowercase());
-        for sql in definitions.into_iter().flatten() {
+        for sql in definitions {
             match self.conn.execute_batch(sql) {
                 Ok(()) => {}
                 Err(

@@ -3,6 +3,8 @@
 //! Invariants: virtual tables, their shadow tables, views, `sqlite_*` and our own tables are never among them; a
 //! table that cannot be replicated is named with its reason, never dropped in silence.
 
+use std::collections::HashMap;
+
 use rusqlite::Connection;
 
 use super::concerns::{self, Trial};
@@ -15,6 +17,9 @@ use crate::change::table::{Affinity, Column, IndexTerm, Table, TableKey, UniqueI
 
 /// What every object of ours begins with.
 pub const OWN_PREFIX: &str = "__harmonylite__";
+
+/// How names of tables begin that a snapshot holds for other nodes than its taker.
+pub const ABSENT_PREFIX: &str = "__harmonylite__absent_";
 
 /// The schema at one version.
 #[derive(Debug, Clone, Default)]
@@ -57,11 +62,67 @@ impl Schema {
     }
 }
 
+/// What was found out about tables, by the text of their definitions: a table whose text is the same is the same, and is not looked at again.
+#[derive(Debug, Default)]
+pub struct Familiar {
+    tables: HashMap<String, Found>,
+    examined: u64,
+}
+
+/// What was found out about one table.
+#[derive(Debug)]
+struct Found {
+    definitions: Vec<Definition>,
+    outcome: Result<Table, String>,
+    warnings: Vec<(String, String)>,
+}
+
+impl Familiar {
+    /// How many tables were looked at, each time that their definitions were others.
+    #[must_use]
+    pub const fn examined(&self) -> u64 {
+        self.examined
+    }
+}
+
+/// A statement of the schema: the name of the table or index that it makes, and its text.
+type Definition = (String, String);
+
+/// The statements that make each table and its indexes, the table's first, by its name in lower case.
+fn read_definitions(conn: &Connection) -> Result<HashMap<String, Vec<Definition>>, SqliteError> {
+    let mut stmt = conn
+        .prepare_cached("SELECT lower(tbl_name), name, sql FROM main.sqlite_schema WHERE type IN ('table', 'index') AND sql IS NOT NULL ORDER BY type DESC")
+        .doing("read the schema")?;
+    let mut rows = stmt.query([]).doing("read the schema")?;
+    let mut out: HashMap<String, Vec<Definition>> = HashMap::new();
+    while let Some(row) = rows.next().doing("read the schema")? {
+        let definition = row
+            .get(1)
+            .and_then(|name| row.get(2).map(|sql| (name, sql)))
+            .doing("read the schema")?;
+        out.entry(row.get(0).doing("read the schema")?)
+            .or_default()
+            .push(definition);
+    }
+    Ok(out)
+}
+
 /// Reads the schema of `main`. Call it inside a transaction when it must fit other reads.
 ///
 /// # Errors
 /// SQLite's.
 pub fn read_schema(conn: &Connection) -> Result<Schema, SqliteError> {
+    read_schema_again(conn, &mut Familiar::default())
+}
+
+/// As [`read_schema`], where most tables were looked at before.
+///
+/// # Errors
+/// SQLite's.
+pub fn read_schema_again(
+    conn: &Connection,
+    familiar: &mut Familiar,
+) -> Result<Schema, SqliteError> {
     let version = super::connection::schema_version(conn)?;
     let mut schema = Schema {
         version,
@@ -76,7 +137,9 @@ pub fn read_schema(conn: &Connection) -> Result<Schema, SqliteError> {
         .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
         .and_then(Iterator::collect)
         .doing("list the tables")?;
-    let trial = Trial::new(conn)?;
+    let mut definitions = read_definitions(conn)?;
+    let mut before = std::mem::take(&mut familiar.tables);
+    let mut trial = None;
     for (name, without_rowid, strict) in names {
         let lower = name.to_ascii_lowercase();
         if lower.starts_with("sqlite_") {
@@ -97,16 +160,42 @@ pub fn read_schema(conn: &Connection) -> Result<Schema, SqliteError> {
             owned.push((owner.name.clone(), name));
             continue;
         }
-        match read_table(conn, &name, without_rowid, strict, &mut schema.warnings)? {
-            Ok(table) => match trial.refuses(&table)? {
-                None => schema.tables.push(table),
-                Some(reason) => {
-                    schema.warnings.retain(|(table, _)| *table != name);
-                    schema.refused.push((name, reason));
+        let definitions = definitions.remove(&lower).unwrap_or_default();
+        let found = match before.remove(&name) {
+            Some(found) if found.definitions == definitions => found,
+            _ => {
+                familiar.examined += 1;
+                let how = HowMade {
+                    without_rowid,
+                    strict,
+                    definitions: &definitions,
+                };
+                let mut warnings = Vec::new();
+                let mut outcome = read_table(conn, &name, how, &mut warnings)?;
+                if let Ok(table) = &outcome {
+                    let trial = match &mut trial {
+                        Some(trial) => trial,
+                        none => none.insert(Trial::new()?),
+                    };
+                    let texts = definitions.iter().map(|(_, sql)| sql.as_str());
+                    if let Some(reason) = trial.refuses(table, texts)? {
+                        warnings.clear();
+                        outcome = Err(reason);
+                    }
                 }
-            },
-            Err(reason) => schema.refused.push((name, reason)),
+                Found {
+                    definitions,
+                    outcome,
+                    warnings,
+                }
+            }
+        };
+        match &found.outcome {
+            Ok(table) => schema.tables.push(table.clone()),
+            Err(reason) => schema.refused.push((name.clone(), reason.clone())),
         }
+        schema.warnings.extend(found.warnings.iter().cloned());
+        familiar.tables.insert(name, found);
     }
     for owner in schema.virtual_tables.iter().filter(|v| !v.known) {
         let tables: Vec<&str> = owned
@@ -145,11 +234,18 @@ struct RawColumn {
     generated: bool,
 }
 
+/// How a table was made.
+#[derive(Clone, Copy)]
+struct HowMade<'a> {
+    without_rowid: bool,
+    strict: bool,
+    definitions: &'a [Definition],
+}
+
 fn read_table(
     conn: &Connection,
     name: &str,
-    without_rowid: bool,
-    strict: bool,
+    how: HowMade<'_>,
     warnings: &mut Vec<(String, String)>,
 ) -> Result<Result<Table, String>, SqliteError> {
     let raw = read_columns(conn, name)?;
@@ -158,7 +254,7 @@ fn read_table(
         .iter()
         .map(|c| Column {
             name: c.name.clone(),
-            affinity: Affinity::of_declared(&c.declared, strict),
+            affinity: Affinity::of_declared(&c.declared, how.strict),
             not_null: c.not_null,
             default: c.default.clone(),
         })
@@ -178,7 +274,7 @@ fn read_table(
 
     let mut uniques = Vec::new();
     let mut key_index: Option<Vec<(Option<String>, String)>> = None;
-    for index in read_indexes(conn, name)? {
+    for index in read_indexes(conn, name, how.definitions)? {
         if !index.unique {
             continue;
         }
@@ -219,7 +315,7 @@ fn read_table(
         });
     }
 
-    let integer_key = !key_columns.is_empty() && key_index.is_none() && !without_rowid;
+    let integer_key = !key_columns.is_empty() && key_index.is_none() && !how.without_rowid;
     let key = if key_columns.is_empty() {
         let hidden = |n: &str| raw.iter().any(|c| c.name.eq_ignore_ascii_case(n));
         match ["rowid", "_rowid_", "oid"].into_iter().find(|n| !hidden(n)) {
@@ -302,18 +398,25 @@ struct RawIndex {
     sql: Option<String>,
 }
 
-fn read_indexes(conn: &Connection, table: &str) -> Result<Vec<RawIndex>, SqliteError> {
+fn read_indexes(
+    conn: &Connection,
+    table: &str,
+    definitions: &[Definition],
+) -> Result<Vec<RawIndex>, SqliteError> {
     let mut stmt = conn
         .prepare_cached(
-            "SELECT l.name, l.\"unique\", l.origin, s.sql FROM pragma_index_list(?1, 'main') AS l LEFT JOIN main.sqlite_schema AS s ON s.type = 'index' AND s.name = l.name ORDER BY l.name",
+            "SELECT name, \"unique\", origin FROM pragma_index_list(?1, 'main') ORDER BY name",
         )
         .doing("list the indexes")?;
     stmt.query_map([table], |r| {
+        let name: String = r.get(0)?;
+        // The first is the table's own.
+        let made = definitions.iter().skip(1).find(|(n, _)| *n == name);
         Ok(RawIndex {
-            name: r.get(0)?,
+            sql: made.map(|(_, sql)| sql.clone()),
+            name,
             unique: r.get(1)?,
             origin: r.get(2)?,
-            sql: r.get(3)?,
         })
     })
     .and_then(Iterator::collect)

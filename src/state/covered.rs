@@ -43,11 +43,12 @@ pub fn note(
     node: NodeId,
     at: Sequence,
     base: Sequence,
-    covered: &Covered,
+    tables: &[String],
+    covered: &[TableCovers],
 ) -> Result<(), SqliteError> {
     let mut rows = Vec::new();
     let mut count: u64 = 0;
-    for table in &covered.rows {
+    for table in covered {
         count += table.stamps.len() as u64;
         covers::encode(&mut rows, table);
     }
@@ -55,7 +56,7 @@ pub fn note(
         return Ok(());
     }
     let stored = Stored {
-        tables: covered.tables.clone(),
+        tables: tables.to_vec(),
         rows,
     };
     // Writing CBOR to memory cannot fail.
@@ -173,6 +174,16 @@ mod tests {
         }
     }
 
+    fn put(
+        conn: &Connection,
+        node: NodeId,
+        at: Sequence,
+        base: Sequence,
+        covered: &Covered,
+    ) -> Result<(), SqliteError> {
+        note(conn, node, at, base, &covered.tables, &covered.rows)
+    }
+
     fn all(conn: &Connection, node: u64) -> Vec<Covered> {
         let mut out = Vec::new();
         each::<SqliteError>(conn, NodeId(node), |c| {
@@ -186,9 +197,9 @@ mod tests {
     #[test]
     fn what_was_noted_is_read_back_and_taken_over() {
         let (conn, other) = (database(), database());
-        note(&conn, NodeId(1), Sequence(5), Sequence(0), &covered(1, 2)).unwrap();
-        note(&conn, NodeId(2), Sequence(6), Sequence(0), &covered(9, 1)).unwrap();
-        note(&other, NodeId(3), Sequence(6), Sequence(0), &covered(9, 1)).unwrap();
+        put(&conn, NodeId(1), Sequence(5), Sequence(0), &covered(1, 2)).unwrap();
+        put(&conn, NodeId(2), Sequence(6), Sequence(0), &covered(9, 1)).unwrap();
+        put(&other, NodeId(3), Sequence(6), Sequence(0), &covered(9, 1)).unwrap();
         replace(&other, &conn).unwrap();
         assert_eq!(all(&other, 1), [covered(1, 2)]);
         assert_eq!(all(&other, 2), [covered(9, 1)]);
@@ -200,7 +211,7 @@ mod tests {
         let conn = database();
         for n in 1..=4_u64 {
             let base = Sequence(n - 1);
-            note(&conn, NodeId(1), Sequence(n), base, &covered(1, KEPT / 2)).unwrap();
+            put(&conn, NodeId(1), Sequence(n), base, &covered(1, KEPT / 2)).unwrap();
         }
         tidy(&conn).unwrap();
         assert_eq!(all(&conn, 1).len(), 2);
@@ -210,7 +221,7 @@ mod tests {
     fn what_its_publisher_has_not_folded_stays() {
         let conn = database();
         for n in 1..=3_u64 {
-            note(
+            put(
                 &conn,
                 NodeId(1),
                 Sequence(n),

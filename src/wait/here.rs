@@ -58,6 +58,7 @@ pub(super) async fn unless_stopping<T>(
 
 async fn wait_committed(engine: &Arc<Engine>, timeout: Duration) -> Result<Token, WaitError> {
     let deadline = Instant::now() + timeout;
+    let _awaited = engine.await_echoes();
     let stream = identity(engine).await?;
     let mut folded = engine.folded();
     let reader = connection::open_reader(&engine.config.db_path)?;
@@ -126,6 +127,7 @@ async fn wait_reached(
     if !engine.config.replicate {
         return Err(WaitError::NotApplying);
     }
+    let _awaited = engine.await_echoes();
     let mut folded = engine.folded();
     let at = |sequence| Token { stream, sequence };
     let here = *folded.borrow_and_update();

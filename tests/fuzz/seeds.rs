@@ -205,6 +205,7 @@ pub fn manifest() -> Manifest {
         hash: format!("{:016x}", u64::MAX),
         folded: 11,
         schema: "s".to_owned(),
+        absent: vec!["t".to_owned()],
         size: 4096,
         sha256: "0".repeat(64),
         time: "2026-01-01T00:00:00Z".to_owned(),

@@ -666,6 +666,7 @@ impl World {
             hash: format!("{:016x}", position.hash),
             folded: position.folded.0,
             schema: String::new(),
+            absent: Vec::new(),
             size: 0,
             sha256: String::new(),
             time: String::new(),

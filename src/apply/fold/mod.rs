@@ -15,6 +15,7 @@ mod displace;
 mod gone_index;
 mod late;
 mod losers;
+mod rekeyed;
 mod together;
 
 use std::collections::{BTreeSet, HashMap};
@@ -86,6 +87,8 @@ pub struct FoldStats {
     pub given_back: u64,
     /// Rows that this node has deleted because they stood in another's way on a UNIQUE index that the batch was not made under.
     pub deleted_here: u64,
+    /// Tables that were marked as not certain, since what is pending hid which rows a batch under a former key meant.
+    pub doubts: u64,
 }
 
 /// Folds a batch; whether that changed anything in the database.
@@ -121,6 +124,15 @@ pub fn fold(
         aside: HashMap::new(),
         late: Vec::new(),
     };
+    let rekeyed = || {
+        plans
+            .iter()
+            .enumerate()
+            .filter_map(|(n, p)| p.as_ref().filter(|p| p.former.is_some()).map(|p| (n, p)))
+    };
+    for (n, plan) in rekeyed() {
+        fold.find_by_former_key(plan, n, batch)?;
+    }
     if plans.iter().flatten().any(|p| p.has_uniques()) && !planted!(NobodyStepsAside) {
         each_row(batch, &record.tables, |table, op, values| {
             match plans.get(table).and_then(Option::as_ref) {
@@ -150,6 +162,9 @@ pub fn fold(
             }
             fold.ctx.stats.rows += 1;
             let (op, values) = plan.project(op, values);
+            if plan.former.is_some() {
+                return fold.by_former_key(plan, table, op, &values);
+            }
             match op {
                 RowOp::Delete => fold.delete(plan, &values),
                 RowOp::Whole => fold.whole(plan, table, &values),
@@ -158,6 +173,9 @@ pub fn fold(
         })?;
     }
     fold.place_late()?;
+    for (n, plan) in rekeyed() {
+        fold.forget_found(plan, n)?;
+    }
     Ok(conn.total_changes() != before)
 }
 
@@ -342,6 +360,7 @@ impl Fold<'_, '_> {
         values: &[Value<'_>],
     ) -> Result<(), FoldStop> {
         let key = rows::key_of(plan, values);
+        let mut moved = None;
         let mut aside = if self.aside.is_empty() {
             None
         } else {
@@ -380,6 +399,7 @@ impl Fold<'_, '_> {
             }
             Some(PendingRow {
                 all: Reduced::Cells(mine),
+                in_flight,
                 ..
             }) => {
                 if aside.is_none() && self.is_echo() {
@@ -391,6 +411,10 @@ impl Fold<'_, '_> {
                 };
                 if let Some(here) = here {
                     let offset = rows::offset_here(plan);
+                    // What is on its way under the former key would not find it any more.
+                    moved = in_flight
+                        .filter(|_| self.has_moved(plan, &here, &values))
+                        .map(|_| mine);
                     let kept: Vec<(usize, OwnedValue)> = mine
                         .columns()
                         .filter_map(|c| Some((plan.value_at(c)?, here.get(c + offset)?.clone())))
@@ -412,6 +436,11 @@ impl Fold<'_, '_> {
                     }
                 }
             }
+            // It goes by a delete of ours that is pending under a former key, with what was here of it under another one.
+            None if self.is_deleted_under_former_key(plan, &values) => {
+                write::delete(self.ctx.conn, plan, &key).doing_with(|| doing(plan))?;
+                return self.displace(plan, &key, &values, Spare::PendingWhole, Indexes::Named);
+            }
             None => {}
         }
         if !merged.is_empty() {
@@ -426,7 +455,8 @@ impl Fold<'_, '_> {
             &key,
             &values,
             aside.filter(|_| plan.has_more).as_deref(),
-        )
+        )?;
+        moved.map_or(Ok(()), |mine| self.log_cells(plan, &key, mine))
     }
 
     /// Writes a row, removing what stands in its way. `aside`: the row as it was, where it stepped aside and has columns of its own.

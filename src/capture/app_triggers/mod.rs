@@ -8,10 +8,11 @@
 //! - the copies are those of the schema that capture was made for: they are made anew in the same transaction, and go back with it;
 //! - a trigger that cannot be copied is named with its reason, and holds up nothing.
 
+mod about;
 pub mod effects;
 pub mod text;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,12 +20,25 @@ use rusqlite::Connection;
 
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
-use crate::sqlite::introspect::OWN_PREFIX;
 use crate::sqlite::virtual_tables::VirtualTable;
-use effects::{Effects, Observer};
+pub use about::Verdicts;
+use about::{AppSchema, AppTrigger, Looking};
+use effects::Effects;
 use text::TriggerText;
 
 const DOING: &str = "copy the application's triggers";
+
+/// The copies that do not fire for the moment, by name: a table of our connection alone. Switched off so a copy costs nothing that is worth mentioning, while dropping and making it anew
+/// has SQLite compile every statement again.
+const OFF: &str = "temp.__harmonylite__off";
+
+fn make_off_table(conn: &Connection) -> Result<(), SqliteError> {
+    conn.execute_batch(&format!(
+        "CREATE TEMP TABLE IF NOT EXISTS {}(name TEXT PRIMARY KEY) WITHOUT ROWID",
+        OFF.trim_start_matches("temp.")
+    ))
+    .doing(DOING)
+}
 
 /// A TEMP trigger on our connection that does what one of the application's does.
 #[derive(Debug)]
@@ -54,6 +68,20 @@ impl TriggerCopy {
             failures: AtomicU64::new(0),
             first: Mutex::default(),
         }
+    }
+
+    /// Switches the copy off, or on again.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn switch(&self, conn: &Connection, on: bool) -> rusqlite::Result<()> {
+        let sql = if on {
+            format!("DELETE FROM {OFF} WHERE name = ?1")
+        } else {
+            format!("INSERT OR IGNORE INTO {OFF} VALUES(?1)")
+        };
+        conn.prepare_cached(&sql)?.execute([&self.name])?;
+        Ok(())
     }
 
     /// It could not be fired for a row, which was written without it.
@@ -86,15 +114,6 @@ pub struct AppTriggers {
     pub warnings: Vec<String>,
 }
 
-/// A trigger of the application.
-#[derive(Debug)]
-struct AppTrigger {
-    name: String,
-    table: String,
-    sql: String,
-    on_view: bool,
-}
-
 /// What is to be known beside the triggers.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
@@ -113,19 +132,11 @@ pub struct Surroundings<'a> {
 /// # Errors
 /// SQLite's.
 pub fn drop_copies(conn: &Connection) -> Result<(), SqliteError> {
-    let there = |conn: &Connection| {
-        conn.prepare("SELECT name FROM temp.sqlite_schema WHERE type = 'trigger'")
-            .and_then(|mut s| {
-                s.query_map([], |r| r.get(0))?
-                    .collect::<Result<Vec<String>, _>>()
-            })
-            .doing(DOING)
-    };
-    for name in there(conn)? {
+    for (name, _) in copies_there(conn)? {
         conn.execute_batch(&format!("DROP TRIGGER IF EXISTS temp.{}", quote(&name)))
             .doing(DOING)?;
     }
-    if there(conn)?.is_empty() {
+    if copies_there(conn)?.is_empty() {
         return Ok(());
     }
     // A table that another connection has dropped leaves a trigger that nothing can drop, and that would be back with a table of that name.
@@ -136,7 +147,7 @@ pub fn drop_copies(conn: &Connection) -> Result<(), SqliteError> {
     done.and(ended).doing(DOING)
 }
 
-/// Makes the copies that the schema asks for, where there are none. Call it inside the transaction that makes capture current.
+/// Makes the copies that the schema asks for, where there are none. Call it inside a transaction.
 ///
 /// # Errors
 /// SQLite's, where they have nothing to do with a trigger.
@@ -144,25 +155,41 @@ pub fn make_copies(
     conn: &mut Connection,
     around: Surroundings<'_>,
 ) -> Result<AppTriggers, SqliteError> {
+    let out = decide(conn, around, &mut Verdicts::default())?;
+    put(conn, &out.copies)?;
+    Ok(out)
+}
+
+/// Finds out which copies the schema asks for, and makes none. Call it inside a transaction, be it one that only reads: what is looked at is a TEMP trigger for the
+/// moment, and a copy of that name that is there goes.
+///
+/// # Errors
+/// SQLite's, where they have nothing to do with a trigger.
+pub fn decide(
+    conn: &mut Connection,
+    around: Surroundings<'_>,
+    verdicts: &mut Verdicts,
+) -> Result<AppTriggers, SqliteError> {
     let mut out = AppTriggers::default();
-    let triggers = read_triggers(conn)?;
+    let about = AppSchema::read(conn)?;
     for name in around.named {
-        if !triggers.iter().any(|t| t.name.eq_ignore_ascii_case(name)) {
+        let is_it = |t: &AppTrigger| t.name.eq_ignore_ascii_case(name);
+        if !about.triggers.iter().any(is_it) {
             out.warnings.push(format!(
                 "replication.fire_triggers names \"{name}\", which is no trigger of this database; it is looked for again whenever the schema changes"
             ));
         }
     }
     let mut fed = BTreeSet::new();
-    if !triggers.is_empty() {
-        let views = read_views(conn)?;
-        let observer = Observer::new(conn)?;
+    if !about.triggers.is_empty() {
+        make_off_table(conn)?;
         // Triggers on views first: what writes to a view can be compiled only where they are there.
-        let (on_views, on_tables): (Vec<_>, Vec<_>) = triggers.iter().partition(|t| t.on_view);
+        let (on_views, on_tables): (Vec<_>, Vec<_>) =
+            about.triggers.iter().partition(|t| t.on_view);
         let mut making = Making {
-            observer: &observer,
+            looking: Looking::new(conn, &about, verdicts),
             around,
-            views: &views,
+            views: &about.views,
             fed: &mut fed,
             out: &mut out,
             unfit: Vec::new(),
@@ -171,13 +198,9 @@ pub fn make_copies(
             making.copy(trigger)?;
         }
         making.tell_unfit();
-        for copy in out
-            .copies
-            .iter()
-            .filter(|c| !views.contains(&c.table.to_ascii_lowercase()))
-        {
-            observer.conn().execute_batch(&copy.sql).doing(DOING)?;
-        }
+        making.looking.end()?;
+    } else {
+        verdicts.clear();
     }
     for table in around.virtual_tables {
         if table.takes_rows() && !fed.contains(&table.name.to_ascii_lowercase()) {
@@ -190,8 +213,50 @@ pub fn make_copies(
     Ok(out)
 }
 
+/// Sees to it that these copies are there, and no others; those that are there already are left alone. Call it inside the transaction that makes capture current.
+///
+/// # Errors
+/// SQLite's.
+pub fn put(conn: &Connection, copies: &[Arc<TriggerCopy>]) -> Result<(), SqliteError> {
+    let wanted: HashMap<&str, &TriggerCopy> = copies
+        .iter()
+        .map(|copy| (copy.name.as_str(), copy.as_ref()))
+        .collect();
+    let is_wanted = |(name, sql): &(String, String)| {
+        wanted
+            .get(name.as_str())
+            .is_some_and(|copy| copy.sql == text::made_by(sql))
+    };
+    make_off_table(conn)?;
+    let mut there = copies_there(conn)?;
+    for (name, _) in there.iter().filter(|t| !is_wanted(t)) {
+        conn.execute_batch(&format!("DROP TRIGGER IF EXISTS temp.{}", quote(name)))
+            .doing(DOING)?;
+    }
+    if !there.iter().all(is_wanted) {
+        there = copies_there(conn)?;
+        // Such as nothing can drop.
+        if !there.iter().all(is_wanted) {
+            drop_copies(conn)?;
+            there.clear();
+        }
+    }
+    let there: HashSet<&str> = there.iter().map(|(name, _)| name.as_str()).collect();
+    for copy in copies.iter().filter(|c| !there.contains(c.name.as_str())) {
+        conn.execute_batch(&copy.sql).doing(DOING)?;
+    }
+    Ok(())
+}
+
+/// Names and texts of the TEMP triggers that SQLite keeps, those out of sight too.
+fn copies_there(conn: &Connection) -> Result<Vec<(String, String)>, SqliteError> {
+    conn.prepare_cached("SELECT name, sql FROM temp.sqlite_schema WHERE type = 'trigger'")
+        .and_then(|mut s| s.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect())
+        .doing(DOING)
+}
+
 struct Making<'a> {
-    observer: &'a Observer<'a>,
+    looking: Looking<'a>,
     around: Surroundings<'a>,
     views: &'a BTreeSet<String>,
     /// Tables that any trigger writes to.
@@ -207,7 +272,7 @@ impl Making<'_> {
             self.give_up(trigger, "its text cannot be read");
             return Ok(());
         };
-        let sql = text.temporary(&text.statements);
+        let sql = text.temporary(&text.statements, &trigger.switch());
         let mut found = self.make(trigger, &text, &sql)?;
         if found.unfit.is_some() {
             found.writes.extend(text.targets());
@@ -229,7 +294,6 @@ impl Making<'_> {
         if travels.is_empty() && !stays.is_empty() {
             return self.keep(trigger, sql, found.reads);
         }
-        self.observer.drop(&trigger.name)?;
         if travels.is_empty() || stays.is_empty() {
             if is_named {
                 self.out.warnings.push(format!(
@@ -260,11 +324,8 @@ impl Making<'_> {
     ) -> Result<(), SqliteError> {
         let mut kept = Vec::new();
         for statement in &text.statements {
-            let alone = text.temporary(std::slice::from_ref(statement));
+            let alone = text.temporary(std::slice::from_ref(statement), &trigger.switch());
             let found = self.make(trigger, text, &alone)?;
-            if found.unfit.is_none() {
-                self.observer.drop(&trigger.name)?;
-            }
             let (travels, stays) = self.split(&found);
             if travels.is_empty() && !stays.is_empty() {
                 kept.push(statement.clone());
@@ -277,7 +338,7 @@ impl Making<'_> {
             );
             return Ok(());
         }
-        let sql = text.temporary(&kept);
+        let sql = text.temporary(&kept, &trigger.switch());
         let found = self.make(trigger, text, &sql)?;
         match found.unfit {
             Some(why) => self.give_up(trigger, &why),
@@ -287,13 +348,12 @@ impl Making<'_> {
     }
 
     fn make(
-        &self,
+        &mut self,
         trigger: &AppTrigger,
         text: &TriggerText,
         sql: &str,
     ) -> Result<Effects, SqliteError> {
-        self.observer
-            .make(&trigger.name, &trigger.table, text.event, sql)
+        self.looking.effects(trigger, text.event, sql)
     }
 
     /// What it writes to: replicated tables, and others. What is written to a view is what the view's triggers write, and those are copied only if that is not replicated.
@@ -311,9 +371,9 @@ impl Making<'_> {
         sql: String,
         reads: BTreeSet<String>,
     ) -> Result<(), SqliteError> {
-        // So that each is compiled alone; those on views are needed by what writes to them.
-        if !trigger.on_view {
-            self.observer.drop(&trigger.name)?;
+        // Needed by what writes to the view.
+        if trigger.on_view {
+            self.looking.leave(trigger, &sql)?;
         }
         let before = self.around.before.iter().find(|c| {
             c.name == trigger.name && c.table == trigger.table && c.sql == sql && c.reads == reads
@@ -342,31 +402,6 @@ impl Making<'_> {
             }
         }
     }
-}
-
-fn read_triggers(conn: &Connection) -> Result<Vec<AppTrigger>, SqliteError> {
-    let mut stmt = conn
-        .prepare_cached(
-            "SELECT t.name, t.tbl_name, coalesce(t.sql, ''), EXISTS(SELECT 1 FROM main.sqlite_schema AS v WHERE v.type = 'view' AND lower(v.name) = lower(t.tbl_name))
-             FROM main.sqlite_schema AS t WHERE t.type = 'trigger' AND lower(substr(t.name, 1, length(?1))) <> ?1 ORDER BY t.rowid",
-        )
-        .doing(DOING)?;
-    stmt.query_map([OWN_PREFIX], |r| {
-        Ok(AppTrigger {
-            name: r.get(0)?,
-            table: r.get(1)?,
-            sql: r.get(2)?,
-            on_view: r.get(3)?,
-        })
-    })
-    .and_then(Iterator::collect)
-    .doing(DOING)
-}
-
-fn read_views(conn: &Connection) -> Result<BTreeSet<String>, SqliteError> {
-    conn.prepare_cached("SELECT lower(name) FROM main.sqlite_schema WHERE type = 'view'")
-        .and_then(|mut s| s.query_map([], |r| r.get(0))?.collect())
-        .doing(DOING)
 }
 
 #[cfg(test)]

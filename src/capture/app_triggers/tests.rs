@@ -18,7 +18,7 @@ fn copies(conn: &mut Connection, named: &[&str]) -> (Vec<String>, Vec<String>) {
     )
     .unwrap();
     let there: Vec<String> = conn
-        .prepare("SELECT name FROM temp.sqlite_schema ORDER BY rowid")
+        .prepare("SELECT name FROM temp.sqlite_schema WHERE type = 'trigger' ORDER BY rowid")
         .unwrap()
         .query_map([], |r| r.get(0))
         .unwrap()
@@ -187,7 +187,11 @@ fn copies_go_back_with_their_transaction() {
     assert!(copies(&mut conn, &[]).0.is_empty());
     conn.execute_batch("ROLLBACK").unwrap();
     let there: i64 = conn
-        .query_row("SELECT count(*) FROM temp.sqlite_schema", [], |r| r.get(0))
+        .query_row(
+            "SELECT count(*) FROM temp.sqlite_schema WHERE type = 'trigger'",
+            [],
+            |r| r.get(0),
+        )
         .unwrap();
     assert_eq!(there, 1);
 }
@@ -233,7 +237,7 @@ fn tables_that_triggers_read_come_first_and_circles_end() {
     let mut conn = Connection::open_in_memory().unwrap();
     switch_off(&conn);
     conn.execute_batch(&schema).unwrap();
-    let mut captured = describe_only(&conn, &|t| t != "log").unwrap();
+    let mut captured = describe_only(&conn, &|t| t != "log", &mut Default::default()).unwrap();
     let made = make_copies(
         &mut conn,
         Surroundings {
@@ -249,4 +253,52 @@ fn tables_that_triggers_read_come_first_and_circles_end() {
     let turn = |name: &str| captured.table(name).unwrap().turn;
     assert_eq!((turn("z"), turn("y"), turn("x")), (0, 1, 2));
     assert_eq!(turn("a0"), turn("a19"));
+}
+
+#[test]
+fn a_copy_that_is_switched_off_is_there_all_the_same() {
+    let mut conn = open(
+        "CREATE TRIGGER \"x 'y\" AFTER INSERT ON r WHEN new.a OR new.b -- either\nBEGIN INSERT INTO log(what) VALUES(new.id); END;
+         CREATE TRIGGER z AFTER INSERT ON r BEGIN INSERT INTO log(what) VALUES('z' || new.id); END;",
+    );
+    let made = make_copies(
+        &mut conn,
+        Surroundings {
+            replicated: &|t| t.starts_with('r'),
+            virtual_tables: &[],
+            named: &[],
+            before: &[],
+        },
+    )
+    .unwrap();
+    let version = |conn: &Connection| -> i64 {
+        conn.query_row("PRAGMA temp.schema_version", [], |r| r.get(0))
+            .unwrap()
+    };
+    let before = version(&conn);
+    let insert = |id: i64, a: i64| {
+        conn.execute("INSERT INTO r VALUES(?1, ?2, 0)", [id, a])
+            .unwrap();
+    };
+    insert(1, 1);
+    insert(2, 0);
+    made.copies[0].switch(&conn, false).unwrap();
+    insert(3, 1);
+    made.copies[0].switch(&conn, true).unwrap();
+    insert(4, 1);
+    let mut logged: Vec<String> = conn
+        .prepare("SELECT what FROM log")
+        .unwrap()
+        .query_map([], |r| {
+            r.get_ref(0).map(|v| match v {
+                rusqlite::types::ValueRef::Text(t) => String::from_utf8_lossy(t).into_owned(),
+                other => format!("{other:?}"),
+            })
+        })
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    logged.sort();
+    assert_eq!(logged, ["Integer(1)", "Integer(4)", "z1", "z2", "z3", "z4"]);
+    assert_eq!(version(&conn), before, "no statement is compiled anew");
 }

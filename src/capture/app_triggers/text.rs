@@ -7,6 +7,9 @@ use crate::sqlite::tokens::{Token, tokens, unquote};
 /// How SQLite begins the text of every trigger that it keeps.
 const BEGINS: &str = "CREATE TRIGGER ";
 
+/// How ours begin.
+const BEGINS_TEMPORARY: &str = "CREATE TEMP TRIGGER ";
+
 /// When a trigger fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
@@ -25,6 +28,10 @@ pub struct TriggerText {
     pub event: Event,
     /// From its name up to and with BEGIN.
     head: String,
+    /// Where BEGIN stands in it.
+    begin: usize,
+    /// Where its condition begins, behind WHEN.
+    when: Option<usize>,
     /// Its statements.
     pub statements: Vec<String>,
 }
@@ -52,6 +59,13 @@ impl TriggerText {
             begin.is_word(sql, "BEGIN") && starts_statement(*next, sql)
         })?;
         let head = sql.get(BEGINS.len()..tokens.get(begin)?.end)?.to_owned();
+        // No name is this word without quotes, and CASE stands behind it only.
+        let when = tokens
+            .get(..begin)?
+            .iter()
+            .find(|t| t.is_word(sql, "WHEN"))
+            .map(|t| t.end - BEGINS.len());
+        let begins_at = tokens.get(begin)?.start - BEGINS.len();
         let mut statements = Vec::new();
         let mut from = tokens.get(begin)?.end;
         for end in tokens.iter().skip(begin).filter(|t| t.text(sql) == ";") {
@@ -62,16 +76,23 @@ impl TriggerText {
         (sql.starts_with(BEGINS) && ends && !statements.is_empty()).then_some(Self {
             event,
             head,
+            begin: begins_at,
+            when,
             statements,
         })
     }
 
-    /// A TEMP trigger of the same name that runs these statements.
+    /// A TEMP trigger of the same name that runs these statements while `switch`, a condition, holds.
     #[must_use]
-    pub fn temporary(&self, statements: &[String]) -> String {
+    pub fn temporary(&self, statements: &[String], switch: &str) -> String {
+        let of = |from: usize, to: usize| self.head.get(from..to).unwrap_or_default();
+        let head = match self.when {
+            Some(at) => format!("{} {switch} AND ({}\n)", of(0, at), of(at, self.begin)),
+            None => format!("{}\nWHEN {switch}", of(0, self.begin)),
+        };
         // A line of its own: a statement may end with a comment.
         let body: Vec<String> = statements.iter().map(|s| format!("{s}\n;")).collect();
-        format!("CREATE TEMP TRIGGER {} {} END", self.head, body.join(" "))
+        format!("{BEGINS_TEMPORARY}{head} BEGIN {} END", body.join(" "))
     }
 
     /// The tables that its statements write to, in lower case, as far as their first words tell: for a trigger that SQLite cannot compile here.
@@ -114,6 +135,13 @@ fn starts_statement(token: Token, sql: &str) -> bool {
     ]
     .iter()
     .any(|word| token.is_word(sql, word))
+}
+
+/// The statement that has made a TEMP trigger, by what SQLite keeps of it.
+#[must_use]
+pub fn made_by(kept: &str) -> String {
+    let rest = kept.strip_prefix(BEGINS).unwrap_or(kept);
+    format!("{BEGINS_TEMPORARY}{rest}")
 }
 
 /// Whether a trigger has `RAISE(IGNORE)` in it.
@@ -165,8 +193,19 @@ mod tests {
         assert_eq!(text.statements[0], "INSERT INTO ft(body) VALUES(';')");
         assert!(text.statements[1].ends_with("'END' END"));
         assert!(text.head.ends_with("\nBEGIN"));
-        let copy = text.temporary(&text.statements[..1]);
+        let copy = text.temporary(&text.statements[..1], "on()");
         assert!(copy.starts_with("CREATE TEMP TRIGGER \"begin; \"\"x\" UPDATE OF"));
+        assert!(
+            copy.contains(
+                " WHEN on() AND ( new.begin = 'BEGIN' OR CASE WHEN 1 THEN 2 END\n\n) BEGIN "
+            ),
+            "{copy}"
+        );
+        let plain = "CREATE TRIGGER a INSERT ON t -- always\nBEGIN SELECT 1; END";
+        assert_eq!(
+            TriggerText::parse(plain).unwrap().temporary(&[], "on()"),
+            "CREATE TEMP TRIGGER a INSERT ON t -- always\n\nWHEN on() BEGIN  END"
+        );
         assert!(copy.ends_with("VALUES(';')\n; END"));
     }
 

@@ -118,6 +118,7 @@ impl Replica {
 
     /// A restore was committed.
     pub(in crate::replica) fn forget_kept(&mut self) {
+        self.forget_ahead();
         if let Some(Err(error)) = self.kept.as_mut().map(Kept::clear) {
             // They are of batches that the database knows as taken no more, or contained: nobody enters them.
             tracing::warn!(%error, "what was kept of published changes could not be removed");

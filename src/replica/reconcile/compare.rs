@@ -5,7 +5,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, Statement};
 
-use super::grow::Grown;
+use super::Ahead;
+use super::grow::{self, Grown};
 use super::usual;
 use crate::capture::{Captured, CapturedTable, layout};
 use crate::change::operation::ChangeKind;
@@ -30,6 +31,8 @@ pub struct Difference {
     pub(super) fold: Connection,
     /// The position that the fold is of.
     pub(super) at: Sequence,
+    /// What it contains beyond that of this node's own.
+    pub(super) ahead: Ahead,
     /// SQLite's schema version here.
     pub(super) schema_version: i64,
     pub(super) tables: Vec<Compared>,
@@ -64,14 +67,14 @@ struct ComparedColumn {
 }
 
 impl Difference {
-    /// Compares. `None`: the schema here has changed meanwhile, or `stop` said so.
+    /// Compares with the fold at a position. `None`: the schema here has changed meanwhile, or `stop` said so.
     ///
     /// # Errors
     /// SQLite's.
     pub fn find(
         database: &Path,
         fold: &Path,
-        at: Sequence,
+        (at, ahead): (Sequence, Ahead),
         captured: &Captured,
         unsure: &[Unsure],
         grown: &[Grown],
@@ -83,6 +86,7 @@ impl Difference {
         if connection::schema_version(&here)? != captured.schema_version {
             return Ok(None);
         }
+        grow::fit(&fold, captured, unsure)?;
         let theirs = introspect::read_schema(&fold)?;
         fold.execute_batch("BEGIN").doing("begin to compare")?;
         let mut tables = Vec::new();
@@ -101,6 +105,7 @@ impl Difference {
         Ok(Some(Self {
             fold,
             at,
+            ahead,
             schema_version: captured.schema_version,
             tables,
             table: 0,
@@ -315,6 +320,12 @@ impl Compared {
             .collect::<Result<_, _>>()
             .doing_with(doing)
             .map(Some)
+    }
+
+    /// The value of a column here in a row of the fold.
+    pub fn known<'v>(&self, column: usize, fold: &'v [OwnedValue]) -> Option<Value<'v>> {
+        let place = self.columns.get(column)?.there?;
+        fold.get(place).map(OwnedValue::as_value)
     }
 
     /// Positions of the columns in which a row here differs from the fold's.

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use super::Ahead;
 use super::compare::{Compared, Difference};
+use crate::capture::rekey::former_column;
 use crate::capture::triggers;
 use crate::change::operation::{ChangeKind, ColumnMask, Reduced};
 use crate::change::table::TableKey;
 use crate::change::value::{OwnedValue, Value};
-use crate::changelog::pending::{PendingRow, TablePending};
+use crate::changelog::pending::{Share, Shares, TablePending};
 use crate::replica::{Replica, ReplicaError};
 use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
@@ -95,7 +97,7 @@ impl Replica {
                     compared,
                     &difference.fold,
                     difference.done,
-                    difference.pending.as_ref(),
+                    (difference.pending.as_ref(), difference.ahead),
                     &mut rows,
                 )?;
                 match last {
@@ -121,7 +123,7 @@ impl Replica {
         compared: &Compared,
         fold: &rusqlite::Connection,
         after: i64,
-        pending: Option<&TablePending>,
+        (pending, ahead): (Option<&TablePending>, Ahead),
         entered: &mut u64,
     ) -> Result<Option<i64>, SqliteError> {
         let table = &compared.here.table;
@@ -155,18 +157,88 @@ impl Replica {
                 .transpose()
                 .doing_with(doing)?;
             let known = compared.in_fold(fold, &key)?;
-            let mine = pending.and_then(|p| p.row(&compared.here, &key, &self.in_flight));
+            let pending = pending
+                .map(|p| p.shares(&compared.here, &key, &self.in_flight, |by| ahead.share(by)))
+                .unwrap_or_default();
             // The key as it stands here: one that differs only in what its index does not see is the row's own.
             let own = here
                 .as_ref()
                 .map(|here| row_sql::key_in(table, here))
                 .unwrap_or(key);
-            if let Some(entry) = entry(compared, here.as_deref(), known.as_deref(), mine) {
+            let known = known.as_deref();
+            // A delete that was logged under a former key says so already.
+            if here.is_none() && self.is_deleted_under_former_key(compared, known, ahead)? {
+                continue;
+            }
+            if let Some(entry) = entry(compared, here.as_deref(), known, pending) {
                 self.log_entry(compared, entry, &own)?;
                 *entered += 1;
             }
         }
         Ok(last)
+    }
+
+    /// Whether the change log holds a delete under a former key by which this row of the fold goes.
+    fn is_deleted_under_former_key(
+        &self,
+        compared: &Compared,
+        fold: Option<&[OwnedValue]>,
+        ahead: Ahead,
+    ) -> Result<bool, SqliteError> {
+        let (Some(condition), Some(fold)) = (compared.here.is_under_former_key(), fold) else {
+            return Ok(false);
+        };
+        let table = &compared.here;
+        for key in table.formerly.keys() {
+            let values: Option<Vec<Value<'_>>> = key
+                .iter()
+                .map(|name| {
+                    let now = table.formerly.column(name).flatten().unwrap_or(name);
+                    let value = compared.known(table.table.column(now)?, fold)?;
+                    (!value.is_null()).then_some(value)
+                })
+                .collect();
+            let logged = key.iter().all(|k| {
+                table
+                    .former_logged
+                    .iter()
+                    .any(|l| l.eq_ignore_ascii_case(k))
+            });
+            let (Some(values), true) = (values, logged) else {
+                continue;
+            };
+            let mut same = Vec::new();
+            for name in &table.former_logged {
+                let at = key.iter().position(|k| k.eq_ignore_ascii_case(name));
+                let is = at.map_or_else(|| "NULL".to_owned(), |i| format!("?{}", i + 1));
+                same.push(format!("{} IS {is}", former_column(name)));
+            }
+            let found: Vec<(i64, i64)> = self
+                .conn
+                .prepare_cached(&format!(
+                    "SELECT id, stamp FROM {} WHERE {condition} AND {}",
+                    table.log,
+                    same.join(" AND ")
+                ))
+                .and_then(|mut s| {
+                    let found = s.query_map(rusqlite::params_from_iter(values), |r| {
+                        Ok((r.get(0)?, r.get(1)?))
+                    })?;
+                    found.collect()
+                })
+                .doing_with(|| compared.doing())?;
+            // One that the fold holds already has not deleted what is there now.
+            let is_due = |(id, stamp): &(i64, i64)| {
+                let carrier = self
+                    .in_flight
+                    .carrier(&table.table.name, *id, *stamp as u32);
+                ahead.share(carrier) != Share::Contained
+            };
+            if found.iter().any(is_due) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn log_entry(
@@ -192,39 +264,41 @@ impl Replica {
     }
 }
 
-/// What is to be logged, so that the fold with what is pending on it comes to what is here. What is in flight was read before, and may have been written over
-/// without capture since: such a row is sent once more.
+/// What is to be logged, so that the fold with what is pending on it comes to what is here. What is on its way and not in the fold was read before, and may have been
+/// written over without capture since: such a row is sent once more.
 fn entry(
     compared: &Compared,
     here: Option<&[Value<'_>]>,
     fold: Option<&[OwnedValue]>,
-    pending: Option<PendingRow>,
+    pending: Shares,
 ) -> Option<Entry> {
-    let unsent = pending.and_then(|p| p.unsent);
-    let sent = pending.is_some_and(|p| p.in_flight.is_some());
+    let Shares { mine, unknown } = pending;
     let (here, fold) = match (here, fold) {
-        (None, None) => return sent.then_some(Entry::Row(ChangeKind::Delete)),
+        (None, None) => return unknown.map(|_| Entry::Row(ChangeKind::Delete)),
         (None, Some(_)) => {
-            let carried = matches!(unsent, Some(Reduced::Delete | Reduced::Whole));
+            let carried = matches!(mine, Some(Reduced::Delete | Reduced::Whole));
             return (!carried).then_some(Entry::Row(ChangeKind::Delete));
         }
         (Some(_), None) => {
-            return (unsent != Some(Reduced::Whole)).then_some(Entry::Row(ChangeKind::Whole));
+            return (mine != Some(Reduced::Whole)).then_some(Entry::Row(ChangeKind::Whole));
         }
         (Some(here), Some(fold)) => (here, fold),
     };
     let mut columns = compared.differing(here, fold);
-    match (unsent, pending.map(|p| p.all)) {
+    match (mine, unknown) {
         (Some(Reduced::Whole), _) => return None,
         (Some(Reduced::Delete), _) => return Some(Entry::Row(ChangeKind::Whole)),
         (_, Some(Reduced::Delete | Reduced::Whole)) => {
             return Some(Entry::Row(ChangeKind::Rewritten));
         }
-        (_, Some(Reduced::Cells(mask))) if sent => {
-            columns.extend(mask.columns());
+        (mine, unknown) => {
+            if let Some(Reduced::Cells(mask)) = unknown {
+                columns.extend(mask.columns());
+            }
+            if let Some(Reduced::Cells(mask)) = mine {
+                columns.retain(|c| !mask.has(*c));
+            }
         }
-        (Some(Reduced::Cells(mask)), _) => columns.retain(|c| !mask.has(*c)),
-        (None, _) => {}
     }
     if columns.is_empty() {
         return None;

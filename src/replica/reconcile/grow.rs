@@ -3,16 +3,24 @@
 //!
 //! Invariant: only for a database of ours that is thrown away: nothing is guessed about an application's schema.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::apply::plan::{Fit, Gate, gate};
+use rusqlite::Connection;
+
+use super::names::{in_names_of, note_names};
+use crate::apply::former_key::under_key_here;
+use crate::apply::plan::{Fit, Gate, gate, plain_index};
+use crate::capture::Captured;
+use crate::capture::formerly::{Formerly, remember_key};
 use crate::change::key::Collation;
 use crate::change::table::{Table, TableKey, UniqueIndex};
 use crate::codec::commit::{CommitRecord, TableDefinition};
 use crate::replica::{Replica, ReplicaError};
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
-use crate::sqlite::introspect::OWN_PREFIX;
+use crate::sqlite::introspect::{OWN_PREFIX, read_schema};
+use crate::state::unsure::Unsure;
 
 /// A column that a table of the fold was given: rows that nobody has written since have NULL there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,14 +37,15 @@ impl Grown {
     }
 }
 
-/// Makes the tables of `fold` fit a batch. `like`: the tables of the database that has folded it. `None` where that is not possible: the key is another.
+/// Makes the tables of `fold` fit a batch. `like`: what is captured in the database that has folded it. `None` where that is not possible: the key is another, and nothing tells
+/// which row is which under the key that the table has there.
 ///
 /// # Errors
 /// SQLite's; nothing is changed then.
 pub fn grow(
     fold: &mut Replica,
     record: &CommitRecord,
-    like: &[Table],
+    like: &Captured,
 ) -> Result<Option<Vec<Grown>>, ReplicaError> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let mut grown = Vec::new();
@@ -44,19 +53,35 @@ pub fn grow(
         let closed = {
             let (filter, conn) = (&fold.filter, &fold.conn);
             let wanted = |t: &str| filter.wants(conn, t);
-            let gate = gate(&fold.captured, &wanted, definition, record.node, Fit::Exact);
+            let gate = gate(&fold.captured, &wanted, definition, record.node, Fit::Live);
             matches!(gate, Gate::Closed(_))
         };
         if !closed {
             continue;
         }
+        // A table of that name in the fold is what is meant by it; else it may have been called so.
+        let named = match fold.captured.table(&definition.name) {
+            Some(_) => like.table(&definition.name),
+            None => like.table_meant(&definition.name),
+        };
+        let definition = match named {
+            Some(named) => Cow::Owned(in_names_of(definition, named)),
+            None => Cow::Borrowed(definition),
+        };
         let old = fold.captured.table(&definition.name).map(|t| &t.table);
-        let like = like
-            .iter()
-            .find(|t| t.name.eq_ignore_ascii_case(&definition.name));
-        let Some(made) = Remade::new(definition, old, like) else {
+        let like = named.map(|t| &t.table);
+        // Where it has another key there, it was made under one of before: the table gets the one that it has there, and goes by both.
+        let rekeyed = like.and_then(|like| under_key_of(like, &definition));
+        let definition_here = rekeyed.as_ref().unwrap_or(&definition);
+        let Some(made) = Remade::new(definition_here, old, like) else {
             return Ok(None);
         };
+        let former: Vec<Formerly> = made
+            .former
+            .iter()
+            .cloned()
+            .chain(rekeyed.map(|_| Formerly::of_key(definition.key_names())))
+            .collect();
         grown.extend(made.grown.clone());
         let done = fold.write(
             PATIENCE,
@@ -66,6 +91,12 @@ pub fn grow(
                 fold.conn
                     .execute_batch(&made.sql)
                     .doing_with(|| format!("make table \"{}\" fit the stream", made.name))?;
+                if let Some(named) = named {
+                    note_names(&fold.conn, named)?;
+                }
+                for former in &former {
+                    remember_key(&fold.conn, &made.name, former)?;
+                }
                 fold.refresh_capture_as(true)
             },
         )?;
@@ -76,18 +107,102 @@ pub fn grow(
     Ok(Some(grown))
 }
 
+/// A batch's definition under the key that the table has here, where that is another and the columns of both are in both.
+fn under_key_of(like: &Table, definition: &TableDefinition) -> Option<TableDefinition> {
+    let key: Vec<String> = key_of(like)?;
+    let there: Vec<&str> = definition.key_names().collect();
+    let same = there.len() == key.len()
+        && key
+            .iter()
+            .zip(&there)
+            .all(|(a, b)| a.eq_ignore_ascii_case(b));
+    if same || definition.key.is_empty() {
+        return None;
+    }
+    let places: Vec<Option<usize>> = definition.columns.iter().map(|c| like.column(c)).collect();
+    let columns = |u: &str| plain_index(like, &Formerly::default(), u);
+    under_key_here(like, definition, &places, &columns).map(|(definition, _)| definition)
+}
+
+/// The key's columns in lower case; `None`: the rowid.
+fn key_of(table: &Table) -> Option<Vec<String>> {
+    match table.key {
+        TableKey::Rowid(_) => None,
+        TableKey::Columns(_) => Some(
+            table
+                .key_names()
+                .iter()
+                .map(|k| k.to_ascii_lowercase())
+                .collect(),
+        ),
+    }
+}
+
+/// Gives the tables of a fold the keys and column types that they have here, as far as the columns are there: so its rows are compared as the migration here has made them.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn fit(
+    fold: &Connection,
+    captured: &Captured,
+    unsure: &[Unsure],
+) -> Result<(), SqliteError> {
+    let schema = read_schema(fold)?;
+    for unsure in unsure {
+        let (Some(here), Some(there)) =
+            (captured.table(&unsure.table), schema.table(&unsure.table))
+        else {
+            continue;
+        };
+        let here = &here.table;
+        let definition = TableDefinition::of(there);
+        let rekeyed = under_key_of(here, &definition);
+        let typed = there.columns.iter().any(|c| {
+            let now = here.column(&c.name).and_then(|i| here.columns.get(i));
+            now.is_some_and(|now| now.affinity != c.affinity)
+        });
+        if rekeyed.is_none() && (!typed || key_of(here) != key_of(there)) {
+            continue;
+        }
+        let definition = rekeyed.unwrap_or(definition);
+        if let Some(made) = Remade::typed(&definition, Some(there), Some(here), Some(here)) {
+            fold.execute_batch(&format!("BEGIN; {} COMMIT", made.sql))
+                .doing_with(|| {
+                    format!(
+                        "give table \"{}\" of the fold the key that it has here",
+                        here.name
+                    )
+                })?;
+        }
+    }
+    Ok(())
+}
+
 /// A table that is made anew.
 struct Remade {
     name: String,
     sql: String,
     grown: Vec<Grown>,
+    /// The key that it had before, where it was another.
+    former: Option<Formerly>,
 }
 
 impl Remade {
+    /// Without types: what the stream carries is stored as it is.
     fn new(
         definition: &TableDefinition,
         old: Option<&Table>,
         like: Option<&Table>,
+    ) -> Option<Self> {
+        Self::typed(definition, old, like, None)
+    }
+
+    /// With the types that the columns of a table have.
+    fn typed(
+        definition: &TableDefinition,
+        old: Option<&Table>,
+        like: Option<&Table>,
+        types: Option<&Table>,
     ) -> Option<Self> {
         let key: Vec<&str> = definition
             .key
@@ -95,21 +210,22 @@ impl Remade {
             .filter_map(|k| definition.columns.get(usize::try_from(*k).ok()?))
             .map(String::as_str)
             .collect();
-        let by_rowid = |t: &Table| matches!(t.key, TableKey::Rowid(_));
-        let names = |t: &Table| -> Vec<String> {
-            if by_rowid(t) {
-                return Vec::new();
-            }
-            t.key_names()
-                .iter()
-                .map(|k| k.to_ascii_lowercase())
-                .collect()
-        };
+        let names = |t: &Table| key_of(t).unwrap_or_default();
         let wanted: Vec<String> = key.iter().map(|k| k.to_ascii_lowercase()).collect();
-        if old.is_some_and(|t| names(t) != wanted) {
+        let another = old.filter(|t| names(t) != wanted);
+        let told = |t: &Table| {
+            key_of(t).is_some()
+                && like.is_some_and(|l| names(l) == wanted)
+                && !wanted.is_empty()
+                && wanted.iter().all(|k| t.column(k).is_some())
+        };
+        if another.is_some_and(|t| !told(t)) {
             return None;
         }
-        let pattern = old.or(like).filter(|t| names(t) == wanted);
+        let pattern = old
+            .filter(|_| another.is_none())
+            .or(like)
+            .filter(|t| names(t) == wanted);
         let mut columns: Vec<String> = definition.columns.clone();
         let mut common = Vec::new();
         for column in old.iter().flat_map(|t| &t.columns) {
@@ -136,33 +252,7 @@ impl Remade {
                 "CREATE TABLE {aside} AS SELECT {select} FROM {on}; DROP TABLE {on};"
             ));
         }
-        // No types: what the stream carries is stored as it is.
-        let integer_key = pattern.is_some_and(|t| t.integer_key);
-        let declared: Vec<String> = columns
-            .iter()
-            .map(|c| {
-                let alias = integer_key && key.iter().any(|k| k.eq_ignore_ascii_case(c));
-                format!(
-                    "{}{}",
-                    quote(c),
-                    if alias { " INTEGER PRIMARY KEY" } else { "" }
-                )
-            })
-            .collect();
-        let mut body = declared.join(", ");
-        if !integer_key && !key.is_empty() {
-            let collations = pattern.map(Table::key_collations).unwrap_or_default();
-            let parts: Vec<String> = key
-                .iter()
-                .enumerate()
-                .map(|(i, k)| {
-                    let collation = collations.get(i).copied().unwrap_or(Collation::Binary);
-                    format!("{} COLLATE {}", quote(k), collation.name())
-                })
-                .collect();
-            body.push_str(&format!(", PRIMARY KEY({})", parts.join(", ")));
-        }
-        sql.push_str(&format!("CREATE TABLE {on}({body});"));
+        sql.push_str(&create(&on, &columns, &key, pattern, types));
         if old.is_some() {
             let into: Vec<String> = rowid
                 .iter()
@@ -174,8 +264,19 @@ impl Remade {
                 .map(|_| aside.clone())
                 .chain(common.iter().cloned())
                 .collect();
+            // Two rows that the key here cannot tell apart: as when the later of them is written last.
+            let (or, has_key) = match another {
+                Some(_) => {
+                    let keys: Vec<String> = key
+                        .iter()
+                        .map(|k| format!("{} IS NOT NULL", quote(k)))
+                        .collect();
+                    (" OR REPLACE", format!(" WHERE {}", keys.join(" AND ")))
+                }
+                None => ("", String::new()),
+            };
             sql.push_str(&format!(
-                "INSERT INTO {on}({}) SELECT {} FROM {aside}; DROP TABLE {aside};",
+                "INSERT{or} INTO {on}({}) SELECT {} FROM {aside}{has_key}; DROP TABLE {aside};",
                 into.join(", "),
                 from.join(", ")
             ));
@@ -197,8 +298,51 @@ impl Remade {
             name: definition.name.clone(),
             sql,
             grown,
+            former: another.map(|t| Formerly::of_key(t.key_names().into_iter())),
         })
     }
+}
+
+/// The statement that makes a table `on` (quoted) of these columns, with this key or by rowid. `pattern`: a table with the same key, whose columns compare as its do. `types`: a
+/// table whose columns' types they get; without one they have none, and what the stream carries is stored as it is.
+pub(in crate::replica) fn create(
+    on: &str,
+    columns: &[String],
+    key: &[&str],
+    pattern: Option<&Table>,
+    types: Option<&Table>,
+) -> String {
+    let integer_key = pattern.is_some_and(|t| t.integer_key);
+    let declared: Vec<String> = columns
+        .iter()
+        .map(|c| {
+            let alias = integer_key && key.iter().any(|k| k.eq_ignore_ascii_case(c));
+            let typed = types.and_then(|t| t.columns.get(t.column(c)?));
+            format!(
+                "{} {}",
+                quote(c),
+                if alias {
+                    "INTEGER PRIMARY KEY"
+                } else {
+                    typed.map_or("", |c| c.affinity.declared())
+                }
+            )
+        })
+        .collect();
+    let mut body = declared.join(", ");
+    if !integer_key && !key.is_empty() {
+        let collations = pattern.map(Table::key_collations).unwrap_or_default();
+        let parts: Vec<String> = key
+            .iter()
+            .enumerate()
+            .map(|(i, k)| {
+                let collation = collations.get(i).copied().unwrap_or(Collation::Binary);
+                format!("{} COLLATE {}", quote(k), collation.name())
+            })
+            .collect();
+        body.push_str(&format!(", PRIMARY KEY({})", parts.join(", ")));
+    }
+    format!("CREATE TABLE {on}({body});")
 }
 
 /// The UNIQUE indexes of a batch's table, as they are written: from a table that has them, since a definition does not tell an expression's own
@@ -210,11 +354,12 @@ fn indexes(definition: &TableDefinition, old: Option<&Table>, like: Option<&Tabl
         .find(|t| t.unique_definitions() == definition.uniques);
     same.map_or_else(
         || definition.uniques.clone(),
-        |table| table.uniques.iter().map(written).collect(),
+        |table| table.uniques.iter().map(index_as_written).collect(),
     )
 }
 
-fn written(index: &UniqueIndex) -> String {
+/// A UNIQUE index's terms and condition, as they stand in a statement that makes it.
+pub(in crate::replica) fn index_as_written(index: &UniqueIndex) -> String {
     let terms: Vec<String> = index
         .terms
         .iter()

@@ -4,12 +4,14 @@
 //!
 //! Invariants:
 //! - nothing is applied between the comparison and the last entry, so that both are of one position;
+//! - what is on its way from this node is folded too, alone, so that a row that nobody has written to since is not sent again;
 //! - the long comparison takes no lock: what differs is looked at once more, under the write lock and with what is pending, in pieces of a few milliseconds;
 //! - a table's mark goes with the last of its entries.
 
 mod compare;
 mod enter;
-mod grow;
+pub(super) mod grow;
+mod names;
 mod usual;
 
 use std::sync::Arc;
@@ -19,10 +21,14 @@ use std::time::Duration;
 pub use compare::Difference;
 pub use enter::Entered;
 pub use grow::{Grown, grow};
+pub use names::{name_as_here, names_of};
 
 use super::{Replica, ReplicaError};
 use crate::capture::triggers;
+use crate::changelog::in_flight::Carrier;
+use crate::changelog::pending::Share;
 use crate::sqlite::error::{Doing, SqliteError};
+use crate::state::publishers::LastTaken;
 use crate::state::unsure::{self, Reason, Unsure};
 
 /// What a replica remembers of tables that are not certain.
@@ -53,7 +59,48 @@ impl UnsureTables {
     }
 }
 
+/// How much of what is on its way from this node the fold of a comparison contains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ahead {
+    /// Up to here its batches are folded beyond the position, and nothing of others is.
+    pub folded: Option<Carrier>,
+    /// The last that was on its way at that time: what is scanned later carries rows as they are.
+    pub last: Option<Carrier>,
+}
+
+impl Ahead {
+    fn share(self, carrier: Option<Carrier>) -> Share {
+        match carrier {
+            Some(_) if carrier <= self.folded => Share::Contained,
+            Some(_) if carrier <= self.last => Share::Unknown,
+            _ => Share::Mine,
+        }
+    }
+
+    /// Whether all is contained that is to be.
+    #[must_use]
+    pub fn is_complete(self) -> bool {
+        self.folded >= self.last
+    }
+}
+
 impl Replica {
+    /// What carries the last of this node's changes that are on their way.
+    #[must_use]
+    pub fn last_on_its_way(&self) -> Option<Carrier> {
+        self.in_flight.last_carrier()
+    }
+
+    /// What a batch of this node, which was taken, brings back.
+    #[must_use]
+    pub fn carrier_of(&self, taken: LastTaken) -> Carrier {
+        if self.incarnation == Some(taken.incarnation) {
+            Carrier::Batch(taken.batch)
+        } else {
+            Carrier::Former(taken.sequence)
+        }
+    }
+
     /// The tables that are not certain.
     ///
     /// # Errors

@@ -29,13 +29,7 @@ pub fn values(
 
 /// What a DEFAULT clause gives, as the column stores it; `None` where it is not the same each time, or not to be had without the application.
 fn of_default(default: &str, affinity: Affinity) -> Option<OwnedValue> {
-    let declared = match affinity {
-        Affinity::Blob => "",
-        Affinity::Text => "TEXT",
-        Affinity::Numeric => "NUMERIC",
-        Affinity::Integer => "INTEGER",
-        Affinity::Real => "REAL",
-    };
+    let declared = affinity.declared();
     let conn = Connection::open_in_memory().ok()?;
     conn.execute_batch(&format!(
         "CREATE TABLE d(id INTEGER PRIMARY KEY, v {declared} DEFAULT ({default})); INSERT INTO d(id) VALUES(1), (2)"

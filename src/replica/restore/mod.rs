@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::{Replica, ReplicaError};
+use super::{Replica, ReplicaError, absent};
 use crate::apply::evaluator::Evaluators;
 use crate::apply::plan::{Fit, Gate, Plan, gate};
 use crate::capture::triggers;
@@ -125,7 +125,8 @@ impl Replica {
         has_nothing_of_the_app(&self.conn)
     }
 
-    /// Restores. The incarnation has ended then: begin a new one before anything else.
+    /// Restores. The incarnation has ended then: begin a new one before anything else. The snapshot's file is this node's own: what it holds of tables that its
+    /// taker did not have comes to light in it where they are here.
     ///
     /// # Errors
     /// See [`RestoreError`]; nothing is changed then.
@@ -134,6 +135,7 @@ impl Replica {
         snapshot: &Path,
         options: &RestoreOptions<'_>,
     ) -> Result<Restored, RestoreError> {
+        let held = self.bring_back_ours(snapshot)?;
         let from = connection::open_reader(snapshot)?;
         let state = node::read(&from)?.ok_or_else(|| RestoreError::NoSnapshot {
             path: snapshot.display().to_string(),
@@ -143,7 +145,7 @@ impl Replica {
             same_encoding(&self.conn, &from)?;
             fill::attach(&self.conn, snapshot)?;
         }
-        let restored = self.restore_locked(&from, &state, options);
+        let restored = self.restore_locked(&from, &state, &held, options);
         fill::detach(&self.conn);
         if restored.is_err() {
             connection::rollback(&self.conn);
@@ -152,10 +154,24 @@ impl Replica {
         restored
     }
 
+    /// Tables that are here and that the snapshot's taker did not have come back under their names in the file. Returns which.
+    fn bring_back_ours(&self, snapshot: &Path) -> Result<Vec<String>, SqliteError> {
+        let mut held = absent::list(&connection::open_reader(snapshot)?)?;
+        held.retain(|name| self.captured.table(name).is_some());
+        if !held.is_empty() {
+            let snapshot = connection::open_writer(snapshot)?;
+            for name in &held {
+                absent::bring_back(&snapshot, name, name)?;
+            }
+        }
+        Ok(held)
+    }
+
     fn restore_locked(
         &mut self,
         from: &Connection,
         state: &node::NodeState,
+        held: &[String],
         options: &RestoreOptions<'_>,
     ) -> Result<Restored, RestoreError> {
         if !connection::begin_immediate(&self.conn, options.patience, options.stop)? {
@@ -182,7 +198,15 @@ impl Replica {
             let mut tables: Vec<&Table> = theirs.tables.iter().collect();
             tables.sort_by_key(|t| self.captured.table(&t.name).map_or(0, |here| here.turn));
             for table in tables {
-                let Some(plan) = self.plan_for(&TableDefinition::of(table), state.node_id)? else {
+                let plan = match self.plan_for(&TableDefinition::of(table), state.node_id) {
+                    // Nobody could make it fit: it is as old as the nodes that had it first.
+                    Err(RestoreError::Schema(why)) if held.contains(&table.name) => {
+                        tracing::warn!(table = table.name, "a table stays as it is here: {why}");
+                        continue;
+                    }
+                    plan => plan?,
+                };
+                let Some(plan) = plan else {
                     continue;
                 };
                 let mut pending = TablePending::default();
@@ -293,7 +317,7 @@ impl Replica {
                     .and_then(|t| captured.table_meant(t))
                     .filter(|t| !t.log.is_empty());
                 if let Some(table) = table {
-                    retire(conn, table, rows)?;
+                    retire(conn, table, rows, false)?;
                 }
             }
             Ok(())
