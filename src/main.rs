@@ -6,6 +6,7 @@ use std::process::ExitCode as ProcessExitCode;
 use harmonylite::cli::args::{Args, Command};
 use harmonylite::cli::commands;
 use harmonylite::cli::exit::ExitCode;
+use harmonylite::cli::table::printable;
 use harmonylite::cli::words::{self, Schema, Snapshot, Word, snapshot};
 use harmonylite::config::Config;
 use harmonylite::daemon::{self, Fatal, Purpose};
@@ -107,6 +108,7 @@ fn said(text: &str, code: ExitCode) -> ProcessExitCode {
 }
 
 fn failed(code: ExitCode, reason: &dyn std::fmt::Display) -> ProcessExitCode {
-    let _ = writeln!(std::io::stderr(), "{reason}");
+    // It may name what another node says of itself.
+    let _ = writeln!(std::io::stderr(), "{}", printable(&reason.to_string()));
     code.into()
 }

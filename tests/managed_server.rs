@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use harmonylite::change::position::{NodeId, Sequence, ShardId};
-use harmonylite::config::{NatsConfig, PeerUrl};
+use harmonylite::config::{NatsConfig, PeerUrl, Secret};
 use harmonylite::stream::Broker;
 use harmonylite::stream::managed::{ManagedError, ManagedServer};
 use support::nats::{log_config, nats_config};
@@ -233,6 +233,44 @@ async fn the_operators_file_is_included_and_does_not_move_the_store() {
     );
     log.max_bytes = 1 << 20;
     broker.ensure_streams(&log, false).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_demands_the_login_that_its_daemon_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |user: &str, password: &str| NatsConfig {
+        user_name: user.to_owned(),
+        user_password: Secret::new(password.to_owned()),
+        ..config()
+    };
+    // What would be something else in the server's own language.
+    let login = with("a \"b\" }", "$HOME \\ # '1\" }");
+    let server = ManagedServer::start(&login, folder.path(), NodeId(7))
+        .await
+        .unwrap();
+    let urls = [server.client_url()];
+    let broker = Broker::connect(&login, &urls, NodeId(7)).await.unwrap();
+    broker.ensure_streams(&log_config(1), false).await.unwrap();
+    for stranger in [config(), with("a \"b\" }", "other"), with("b", "")] {
+        let refused = Broker::connect(&stranger, &urls, NodeId(8)).await;
+        let said = refused.unwrap_err().to_string();
+        assert!(said.contains("authorization violation"), "{said}");
+    }
+    server.stop().await;
+    // The operator's file says for itself whom it lets in.
+    let file = folder.path().join("extra.conf");
+    std::fs::write(&file, "authorization { user: other, password: words }").unwrap();
+    let included = NatsConfig {
+        server_config: Some(file),
+        ..with("other", "words")
+    };
+    let server = ManagedServer::start(&included, folder.path(), NodeId(7))
+        .await
+        .unwrap();
+    let urls = [server.client_url()];
+    assert!(Broker::connect(&included, &urls, NodeId(7)).await.is_ok());
+    assert!(Broker::connect(&login, &urls, NodeId(7)).await.is_err());
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,10 +11,10 @@ macro_rules! number {
         pub struct $name(#[n(0)] pub u64);
 
         impl $name {
-            /// The number after this one.
+            /// The number after this one; the last one has none, and what another node claims may be that.
             #[must_use]
             pub const fn next(self) -> Self {
-                Self(self.0 + 1)
+                Self(self.0.saturating_add(1))
             }
         }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 
 use super::exit::ExitCode;
+use super::table::printable;
 use crate::capture::app_triggers::{self, Surroundings};
 use crate::change::table::Table;
 use crate::config::Config;
@@ -135,7 +136,7 @@ fn code_of(error: &SqliteError) -> ExitCode {
 
 /// Shows what is under way.
 pub(super) fn progress(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", printable(text));
 }
 
 /// The code to exit with when the daemon did not do what it was asked.

@@ -4,6 +4,6 @@ pub mod args;
 pub mod commands;
 pub mod exit;
 mod flags;
-mod table;
+pub mod table;
 pub mod usage;
 pub mod words;

@@ -2,6 +2,13 @@
 //!
 //! Invariant: nothing that came from a database or from another node reaches the terminal as a control character.
 
+/// Text of several lines for a terminal: each as [`escaped`] does it.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(escaped).collect();
+    lines.join("\n")
+}
+
 /// The width that every terminal has.
 pub(super) const WIDTH: usize = 80;
 /// Between two columns.
@@ -13,7 +20,7 @@ const LEAST: usize = 6;
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         if c.is_control() || turns {
             out.extend(c.escape_default());
         } else {
@@ -101,5 +108,6 @@ mod tests {
         let wide = vec![vec!["1".repeat(30), "x".repeat(70)]];
         assert!(render(&["N", "V"], &wide, 1).contains(&format!("{}  x", "1".repeat(30))));
         assert_eq!(escaped("a\nb\u{202e}c"), "a\\nb\\u{202e}c");
+        assert_eq!(printable("a\u{9b}\nb\r\n"), "a\\u{9b}\nb\\r\n");
     }
 }

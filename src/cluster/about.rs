@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::brakes::Set;
+use crate::brakes::{Part, Set};
 use crate::http::status::{View, judge};
 
 /// Sentences of each kind that are told, and characters of each.
 const SENTENCES: usize = 4;
 const LETTERS: usize = 300;
+/// Nodes and shards of a list that are told.
+const MANY: usize = 1024;
 
 /// How a node is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +108,42 @@ impl About {
     }
 }
 
+/// What another node says of itself, as far as it is shown: that is its word, and it may say anything.
+impl From<serde_json::Value> for About {
+    fn from(said: serde_json::Value) -> Self {
+        let mut about: Self = serde_json::from_value(said).unwrap_or_default();
+        for part in Part::ALL {
+            let since = &mut about.brakes.of_mut(part).paused_since;
+            *since = since.as_deref().map(shortened);
+        }
+        let few = |nodes: Vec<u64>| nodes.into_iter().take(MANY).collect();
+        Self {
+            version: shortened(&about.version),
+            host: shortened(&about.host),
+            address: about.address.as_deref().map(shortened),
+            server: about.server.as_deref().map(shortened),
+            reasons: told(&about.reasons),
+            warnings: told(&about.warnings),
+            schema: shortened(&about.schema),
+            offsets: about.offsets.into_iter().take(MANY).collect(),
+            hears: few(about.hears),
+            misses: few(about.misses),
+            ..about
+        }
+    }
+}
+
 fn told(sentences: &[String]) -> Vec<String> {
-    let shorter = |s: &String| s.chars().take(LETTERS).collect();
-    sentences.iter().take(SENTENCES).map(shorter).collect()
+    sentences
+        .iter()
+        .take(SENTENCES)
+        .map(|s| shortened(s))
+        .collect()
+}
+
+/// As much of a text as is shown of it, in one line.
+#[must_use]
+pub fn shortened(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().take(LETTERS).map(plain).collect()
 }

@@ -3,9 +3,10 @@
 //! Invariants: who lives is never forgotten: neither who holds its id nor who says something while we look; what is forgotten is only what others keep for
 //! a node, never the incarnations that it had, so that it may come back at any time.
 
+use super::about::shortened;
 use crate::change::position::{NodeId, ShardId};
 use crate::snapshot::presence::{self, Gone};
-use crate::stream::{Broker, Holder, KvError, StreamError};
+use crate::stream::{Broker, KvError, StreamError};
 
 /// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +46,8 @@ pub enum ForgetError {
     Living {
         /// Which.
         node: NodeId,
-        /// Who lives.
-        holder: Box<Holder>,
+        /// Who lives, in words.
+        holder: String,
         /// Who asks.
         by: NodeId,
     },
@@ -103,12 +104,14 @@ pub async fn forget(
     let kv = broker.snapshots_bucket(replicas).await?;
     // Before the leases: what is said after this is noticed.
     let last = presence::said_by(&kv, node).await?;
-    if let Some(holder) = broker.holders().await?.remove(&node) {
-        return Err(ForgetError::Living {
-            node,
-            holder: Box::new(holder),
-            by,
-        });
+    if broker.living_nodes().await?.contains(&node) {
+        // What a later version says of itself may not read; it lives all the same.
+        let holder = broker.holders().await?.remove(&node);
+        let holder = holder.map_or_else(
+            || "a daemon of another version".to_owned(),
+            |holder| shortened(&holder.to_string()),
+        );
+        return Err(ForgetError::Living { node, holder, by });
     }
     let Some(last) = last else {
         let known = presence::said(&kv).await?;

@@ -11,7 +11,6 @@
 //! Invariants: one marker at a time; a node that does not answer holds up no other's measurement; each wait has a deadline.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::about::shortened;
 use crate::change::position::{NodeId, ShardId};
 use crate::codec::marker::{self, Marker};
 use crate::engine::Engine;
@@ -133,15 +133,15 @@ impl Report {
         self.nodes.iter().all(|n| n.timeouts == 0)
     }
 
-    /// In a sentence for each node that has not.
+    /// A sentence for each node that has not.
     #[must_use]
-    pub fn faults(&self) -> String {
-        let mut text = String::new();
-        for way in self.nodes.iter().filter(|n| n.timeouts > 0) {
+    pub fn faults(&self) -> Vec<String> {
+        let late = self.nodes.iter().filter(|n| n.timeouts > 0);
+        late.map(|way| {
             let reason = way.reason.as_deref().unwrap_or("does not answer");
-            let _ = writeln!(text, "node {} {reason}", way.node);
-        }
-        text
+            format!("node {} {reason}", way.node)
+        })
+        .collect()
     }
 }
 
@@ -300,10 +300,12 @@ async fn wait_for(
             Ok(Ok(Answer::At {
                 position, paused, ..
             })) => {
-                let paused = paused.map_or_else(String::new, |p| format!(" ({p})"));
+                let paused = paused.map_or_else(String::new, |p| format!(" ({})", shortened(&p)));
                 why = format!("has not folded it in time: it is at {position}{paused}");
             }
-            Ok(Ok(Answer::Refused { reason })) => return Err(format!("refuses: {reason}")),
+            Ok(Ok(Answer::Refused { reason })) => {
+                return Err(format!("refuses: {}", shortened(&reason)));
+            }
             Ok(Ok(_)) => return Err("gave another answer".to_owned()),
             Ok(Err(error)) => {
                 why = error.in_words();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::about::{About, State};
+use super::about::{About, State, shortened};
 use super::look::Seen;
 use crate::brakes::Set;
 use crate::change::position::NodeId;
@@ -376,8 +376,8 @@ fn starting(node: NodeId, holder: &Holder) -> NodeView {
     NodeView {
         node_id: node.0,
         state: NodeState::Silent,
-        version: holder.version.clone(),
-        host: holder.host.clone(),
+        version: shortened(&holder.version),
+        host: shortened(&holder.host),
         pid: Some(holder.pid),
         ..NodeView::default()
     }

@@ -74,7 +74,8 @@ impl Outside {
     /// The credential of this name, where there is one.
     pub(super) fn credential(&self, key: &str) -> Option<PathBuf> {
         let path = self.credentials.as_ref()?.join(key);
-        path.exists().then_some(path)
+        // Also one that leads nowhere: that is a fault to be told of.
+        path.symlink_metadata().is_ok().then_some(path)
     }
 
     /// The secret that is given from outside for `key`; a credential goes before a variable.
@@ -133,7 +134,7 @@ pub(super) fn read_secret(path: &Path) -> Result<String, FaultKind> {
     let mut read = || {
         // Asked before opening: opening a named pipe would wait for its writer.
         if !path.metadata()?.is_file() {
-            return Err(io::ErrorKind::InvalidInput.into());
+            return Err(io::Error::other("it is not a file"));
         }
         File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)
     };

@@ -248,8 +248,10 @@ async fn serve(
     ending::join(publishing).await;
     watchdog.abort();
     let outcome = outcome.and(engine.fatal());
+    // Paused in the moment between a cleanup's look at the brakes and its end: then what is pending was not published.
+    let held = shared.brakes.set().pause().is_some();
     let result = match (outcome, cleanup.is_wanted()) {
-        (Ok(()), true) if hurried => Err(Fatal::new(
+        (Ok(()), true) if hurried || held => Err(Fatal::new(
             ExitCode::TempFail,
             "stopped before everything was published: nothing was removed, run -cleanup again",
         )),

@@ -17,6 +17,8 @@ use crate::runtime::moment;
 use crate::snapshot::catalog::Catalog;
 use crate::snapshot::manifest::Manifest;
 use crate::sqlite::connection;
+use crate::sqlite::error::Fault;
+use crate::state::StateError;
 use crate::stream::StreamState;
 
 /// What restoring works with.
@@ -121,10 +123,10 @@ fn restore_file(
     } else {
         None
     };
+    let is_empty = || copy::holds_no_rows(&connection::open_reader(snapshot)?);
     let keep_ours = first_start
         && untouched
-        && copy::holds_no_rows(&connection::open_reader(snapshot).map_err(fault)?)
-            .map_err(fault)?;
+        && is_empty().map_err(|e| unsettled(RestoreError::from(e), snapshot))?;
     let options = RestoreOptions {
         cluster,
         keep_ours,
@@ -160,14 +162,32 @@ fn restore_file(
             if let Some(beside) = beside {
                 let _ = std::fs::remove_file(beside);
             }
-            Err(match e {
-                RestoreError::Replica(ReplicaError::Locked { .. }) | RestoreError::Stopped => {
-                    Unsettled::NotYet(e.to_string())
-                }
-                e @ RestoreError::NoSnapshot { .. } => Unsettled::Unusable(e.to_string()),
-                other => fault(other),
-            })
+            Err(unsettled(e, snapshot))
         }
+    }
+}
+
+/// What is to be done about a snapshot that was not restored.
+fn unsettled(error: RestoreError, snapshot: &Path) -> Unsettled {
+    match error {
+        RestoreError::Replica(ReplicaError::Locked { .. }) | RestoreError::Stopped => {
+            Unsettled::NotYet(error.to_string())
+        }
+        RestoreError::NoSnapshot { .. } => Unsettled::Unusable(error.to_string()),
+        // This node's own database may be what is damaged, and then no other snapshot helps.
+        RestoreError::Replica(
+            ReplicaError::Sqlite(ref e) | ReplicaError::State(StateError::Sqlite(ref e)),
+        ) if e.fault() == Fault::Corrupt && is_damaged(snapshot) => Unsettled::Unusable(format!(
+            "its database is damaged although its hash is right, so it was made of a damaged one: {error}"
+        )),
+        other => fault(other),
+    }
+}
+
+fn is_damaged(snapshot: &Path) -> bool {
+    match connection::open_reader(snapshot).and_then(|conn| connection::quick_check(&conn)) {
+        Ok(found) => found.is_some(),
+        Err(e) => e.fault() == Fault::Corrupt,
     }
 }
 

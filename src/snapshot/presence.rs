@@ -90,8 +90,7 @@ impl Announced {
         let said = serde_json::from_slice::<Announcement>(&entry.value).ok();
         let present = said.as_ref().map_or(Present::UNKNOWN, present_of);
         let said = said.unwrap_or_else(|| announcement(present, None));
-        let about = said.about.clone();
-        let about = about.and_then(|about| serde_json::from_value(about).ok());
+        let about = said.about.clone().map(About::from);
         Self {
             gone: said.gone,
             revision: entry.revision,

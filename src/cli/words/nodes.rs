@@ -146,7 +146,7 @@ fn status(view: &ClusterView) -> String {
     let head = [
         "NODE", "STATE", "POSITION", "LAG", "PENDING", "SCHEMA", "SEEN", "VERSION", "ADDRESS",
     ];
-    let mut text = render(&head, &rows, head.len() - 1);
+    let mut text = render(&head, &rows, head.len() - 2);
     if view.stream.is_empty() {
         // The daemon cannot see further than itself.
         return text + &remarks(view);
@@ -197,10 +197,6 @@ fn row(view: &ClusterView, n: &NodeView) -> Vec<String> {
         (Some(behind), Some(seconds)) => format!("{behind} ({})", span(seconds)),
         (Some(behind), None) => behind.to_string(),
     };
-    let address = match &n.address {
-        Some(address) => format!("{} ({address})", n.host),
-        None => n.host.clone(),
-    };
     vec![
         format!("{}{mark}", n.node_id),
         n.state.word().to_owned(),
@@ -210,7 +206,8 @@ fn row(view: &ClusterView, n: &NodeView) -> Vec<String> {
         short(&n.schema),
         seen(n),
         n.version.clone(),
-        address,
+        // Both do not fit a terminal's line; the host is in the list of nodes.
+        n.address.clone().unwrap_or_else(|| n.host.clone()),
     ]
 }
 
@@ -237,6 +234,6 @@ fn list(view: &ClusterView) -> String {
     render(
         &["NODE", "STATE", "SEEN", "VERSION", "PROCESS", "HOST"],
         &rows,
-        5,
+        3,
     )
 }

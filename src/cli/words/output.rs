@@ -1,6 +1,7 @@
 //! What a command that was done shows, and how its process ends.
 
 use crate::cli::exit::ExitCode;
+use crate::cli::table::printable;
 
 /// The end of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,11 +13,11 @@ pub struct Done {
 }
 
 impl Done {
-    /// Text, and exit code 0.
+    /// Text for people, and exit code 0.
     #[must_use]
-    pub fn ok(text: impl Into<String>) -> Self {
+    pub fn ok(text: impl AsRef<str>) -> Self {
         Self {
-            text: text.into(),
+            text: printable(text.as_ref()),
             code: ExitCode::Ok,
         }
     }
@@ -25,6 +26,9 @@ impl Done {
     #[must_use]
     pub fn json(value: &impl serde::Serialize) -> Self {
         // Values of texts and numbers always have a form.
-        Self::ok(serde_json::to_string_pretty(value).unwrap_or_default())
+        Self {
+            text: serde_json::to_string_pretty(value).unwrap_or_default(),
+            code: ExitCode::Ok,
+        }
     }
 }

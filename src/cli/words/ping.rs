@@ -121,8 +121,8 @@ fn text(report: &Report) -> String {
         .collect();
     let head = ["NODE", "ANSWERS", "TIMEOUTS", "MIN", "P50", "P99", "MAX"];
     let mut text = render(&head, &rows, head.len());
-    for fault in report.faults().lines() {
-        text.push_str(&format!("! {}\n", escaped(fault)));
+    for fault in report.faults() {
+        text.push_str(&format!("! {}\n", escaped(&fault)));
     }
     text
 }

@@ -27,6 +27,8 @@ pub(super) struct Settings {
     cluster: Option<Cluster>,
     leaf_remotes: Vec<LeafRemote>,
     include: Option<String>,
+    /// What a client must say to be let in; `None`: everybody is.
+    login: Option<(String, Secret)>,
 }
 
 #[derive(Debug)]
@@ -82,8 +84,12 @@ impl Settings {
                 routes,
             }),
         };
+        // The login that the daemon has is the one that its server demands. An included file says for itself whom it lets in.
+        let demands = !config.user_name.is_empty() && config.server_config.is_none();
+        let login = demands.then(|| (config.user_name.clone(), config.user_password.clone()));
         Ok(Self {
             server_name,
+            login,
             // The Go program's ":-1" means every interface. A server that only we use has no business there: anybody who
             // reaches it could write into the streams. In a cluster the operator has opened the machine's door already.
             host: if bind.host.is_empty() && config.cluster_addr.is_none() {
@@ -157,6 +163,11 @@ impl Settings {
             quoted(&format!("127.0.0.1:{}", self.monitor_port))
         );
         let _ = writeln!(text, "jetstream: enabled");
+        if let Some((user, password)) = &self.login {
+            let _ = writeln!(text, "authorization {{");
+            let _ = writeln!(text, "  user: {}", quoted(user));
+            let _ = writeln!(text, "  password: {}\n}}", quoted(password.expose()));
+        }
         if let Some(cluster) = &self.cluster {
             let (host, port) = match &cluster.listen {
                 Some((host, port)) => (host.as_str(), i32::from(*port)),

@@ -2,6 +2,7 @@
 
 mod brakes;
 mod going;
+mod hostile;
 mod partitions;
 mod seen;
 

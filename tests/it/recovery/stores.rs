@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use sha2::Digest as _;
+
 use super::{stored_in, trim_past, trimmed_in};
 use crate::harness::http::{free_port, get, observed};
 use crate::harness::node::folder;
@@ -12,7 +14,7 @@ use crate::snapshots::{done, insert, list, prepared, start};
 type Damage = fn(&Path, &Path);
 
 /// What can happen to the newest snapshot.
-const DAMAGES: [(&str, Damage); 6] = [
+const DAMAGES: [(&str, Damage); 8] = [
     ("bytes flipped", |database, _| {
         let mut bytes = std::fs::read(database).unwrap();
         let middle = bytes.len() / 2;
@@ -32,11 +34,30 @@ const DAMAGES: [(&str, Damage); 6] = [
     ("its manifest removed", |_, manifest| {
         std::fs::remove_file(manifest).unwrap()
     }),
+    ("made of what is no database", |database, manifest| {
+        replace(database, manifest, &[7; 50_000]);
+    }),
+    ("made of a damaged database", |database, manifest| {
+        let mut bytes = std::fs::read(database).unwrap();
+        bytes[4096..].fill(7);
+        replace(database, manifest, &bytes);
+    }),
     ("its manifest cut", |_, manifest| {
         let bytes = std::fs::read(manifest).unwrap();
         std::fs::write(manifest, &bytes[..bytes.len() / 2]).unwrap();
     }),
 ];
+
+/// Another database in the place of a snapshot's, with the right hash in the manifest.
+fn replace(database: &Path, manifest: &Path, bytes: &[u8]) {
+    let text = std::fs::read(manifest).unwrap();
+    let mut json: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let hash = sha2::Sha256::digest(bytes);
+    let hash: String = hash.iter().map(|b| format!("{b:02x}")).collect();
+    (json["size"], json["sha256"]) = (bytes.len().into(), hash.into());
+    std::fs::write(manifest, json.to_string()).unwrap();
+    std::fs::write(database, bytes).unwrap();
+}
 
 /// The files of a snapshot, as the list names it.
 fn files(store: &Path, file: &str) -> (PathBuf, PathBuf) {
