@@ -3,7 +3,7 @@
 //! Invariants: the loops never wait for one another while they hold the replica; a halt stops publishing as well as applying, since what would be
 //! published onto a broken history could not be folded.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::brakes::{Brakes, Part};
-use crate::change::position::{BatchNumber, Sequence, ShardId};
+use crate::change::position::{BatchNumber, Sequence};
 use crate::changelog::in_flight::WINDOW;
 use crate::cli::exit::ExitCode;
 use crate::cluster::hearing::Hearing;
 use crate::cluster::ping::Passed;
+use crate::cluster::way::Way;
 use crate::config::Config;
+use crate::config::live::Settings;
 use crate::http::status::Status;
 use crate::publish::gate::Gate;
 use crate::replica::Replica;
@@ -29,8 +31,10 @@ use crate::wait::token::StreamIdentity;
 
 /// Shared by the loops and the daemon.
 pub struct Engine {
-    /// The configuration.
+    /// The configuration of the start.
     pub config: Config,
+    /// The configuration as it is now: keys that can change at run time are read here.
+    pub settings: Settings,
     /// Asks everybody to stop.
     pub shutdown: Shutdown,
     /// For health.
@@ -62,7 +66,8 @@ pub struct Engine {
     again: AtomicBool,
     folded: watch::Sender<Sequence>,
     stream: Mutex<Option<StreamIdentity>>,
-    offsets: Mutex<BTreeMap<u64, u64>>,
+    /// What is known of the streams and of this node's way through them.
+    pub way: Way,
     /// Comparisons that this node takes part in.
     pub comparisons: Comparisons,
 }
@@ -125,7 +130,7 @@ impl Engine {
     /// Puts the parts together.
     #[must_use]
     pub fn new(
-        config: Config,
+        settings: Settings,
         shutdown: Shutdown,
         status: Status,
         metrics: Metrics,
@@ -136,7 +141,8 @@ impl Engine {
         let unsure = replica.unsure_count();
         Arc::new(Self {
             unsure,
-            config,
+            config: Config::clone(&settings.now()),
+            settings,
             shutdown,
             status,
             metrics,
@@ -158,7 +164,7 @@ impl Engine {
             again: AtomicBool::new(false),
             folded,
             stream: Mutex::default(),
-            offsets: Mutex::default(),
+            way: Way::default(),
             comparisons: Comparisons::default(),
         })
     }
@@ -293,22 +299,6 @@ impl Engine {
                 .set(reason.as_ref().map(|_| "history"));
             *halted = reason;
         }
-    }
-
-    /// By shard from 2 on, the last message of payload that was folded here since the start.
-    #[must_use]
-    pub fn offsets(&self) -> BTreeMap<u64, u64> {
-        self.offsets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Payload up to this message of a shard is folded.
-    pub fn passed(&self, shard: ShardId, at: Sequence) {
-        let mut offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
-        let offset = offsets.entry(shard.0).or_default();
-        *offset = at.0.max(*offset);
     }
 
     /// How many entries the dead-letter journal has.

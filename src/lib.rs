@@ -22,6 +22,8 @@ pub mod config;
 pub mod consume;
 pub mod control;
 pub mod daemon;
+pub mod diagnose;
+pub mod doctor;
 pub mod engine;
 pub mod history;
 pub mod http;

@@ -7,9 +7,9 @@ use harmonylite::cli::args::{Args, Command};
 use harmonylite::cli::commands;
 use harmonylite::cli::exit::ExitCode;
 use harmonylite::cli::table::printable;
-use harmonylite::cli::words::{self, Schema, Snapshot, Word, snapshot};
+use harmonylite::cli::words::{self, Done, Schema, Snapshot, Word, snapshot};
 use harmonylite::config::Config;
-use harmonylite::daemon::{self, Fatal, Purpose};
+use harmonylite::daemon::{self, Fatal, Purpose, Source};
 use harmonylite::engine;
 use harmonylite::sqlite::leftover::Leftover;
 use harmonylite::telemetry::logging;
@@ -29,9 +29,14 @@ fn main() -> ProcessExitCode {
         }
         _ => {}
     }
+    if let Command::Word(word) = &args.command
+        && let Some(done) = words::by_themselves(word, &args)
+    {
+        return ended(done);
+    }
     let loaded = match Config::load(args.config.as_deref(), &args.overrides) {
         Ok(loaded) => loaded,
-        Err(e) => return failed(ExitCode::Config, &e),
+        Err(e) => return failed(ExitCode::Config, &format!("Invalid configuration: {e}")),
     };
     let (config, mut notices) = (loaded.config, loaded.notices);
     let mut aside = None;
@@ -43,6 +48,10 @@ fn main() -> ProcessExitCode {
             Some(Err(e)) => return failed(ExitCode::TempFail, &e),
         }
     }
+    let source = Source {
+        file: args.config.clone(),
+        overrides: args.overrides.clone(),
+    };
     let asks = matches!(
         args.command,
         Command::Word(_) | Command::SchemaStatus | Command::SchemaStatusCluster
@@ -53,11 +62,11 @@ fn main() -> ProcessExitCode {
     let done = match args.command {
         Command::Check => return said(&commands::check(&config, &notices), ExitCode::Ok),
         Command::Stop => commands::stop(&config),
-        Command::Cleanup => {
-            commands::cleanup(&config).unwrap_or_else(|| serve(config, &notices, Purpose::Cleanup))
-        }
+        Command::Cleanup => commands::cleanup(&config)
+            .unwrap_or_else(|| serve(config, &notices, source, Purpose::Cleanup)),
         Command::SaveSnapshot | Command::Word(Word::Snapshot(Snapshot::Save)) => {
-            snapshot::save(&config).unwrap_or_else(|| serve(config, &notices, Purpose::Snapshot))
+            snapshot::save(&config)
+                .unwrap_or_else(|| serve(config, &notices, source, Purpose::Snapshot))
         }
         Command::SchemaStatus => return asked(Word::Schema(Schema::NODE), &config, aside),
         Command::SchemaStatusCluster => {
@@ -65,7 +74,7 @@ fn main() -> ProcessExitCode {
         }
         Command::Word(word) => return asked(word, &config, aside),
         Command::Run | Command::Help(_) | Command::Version => {
-            serve(config, &notices, Purpose::Replicate)
+            serve(config, &notices, source, Purpose::Replicate)
         }
     };
     match done {
@@ -75,8 +84,14 @@ fn main() -> ProcessExitCode {
     }
 }
 
-fn serve(config: Config, notices: &[String], purpose: Purpose) -> Result<String, Fatal> {
-    logging::init(&config.logging).map_err(|e| Fatal::new(ExitCode::Config, e))?;
+fn serve(
+    config: Config,
+    notices: &[String],
+    source: Source,
+    purpose: Purpose,
+) -> Result<String, Fatal> {
+    let log = logging::init(&config.logging, config.node_id)
+        .map_err(|e| Fatal::new(ExitCode::Config, e))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = config.node_id,
@@ -86,16 +101,21 @@ fn serve(config: Config, notices: &[String], purpose: Purpose) -> Result<String,
         tracing::warn!("{notice}");
     }
     // Two workers: the loops have threads of their own, what is left is I/O.
-    engine::runtime(2)?
-        .block_on(daemon::run(config, purpose))
-        .map(|()| String::new())
+    let ended = engine::runtime(2)
+        .and_then(|runtime| runtime.block_on(daemon::run(config, purpose, source, log.clone())));
+    log.flush();
+    ended.map(|()| String::new())
 }
 
 fn asked(word: Word, config: &Config, aside: Option<String>) -> ProcessExitCode {
     if let Some(aside) = aside {
         let _ = writeln!(std::io::stderr(), "{aside}");
     }
-    match words::run(word, config) {
+    ended(words::run(word, config))
+}
+
+fn ended(done: Result<Done, Fatal>) -> ProcessExitCode {
+    match done {
         Ok(done) => said(&done.text, done.code),
         Err(fatal) => failed(fatal.code, &fatal.reason),
     }

@@ -43,6 +43,8 @@ impl Site {
                 bind: health_at.to_owned(),
                 path: "/health".to_owned(),
                 detailed: true,
+                ready_lag_messages: 100,
+                min_free_bytes: 0,
             },
             status: Status::new(NodeId(7), true, true),
             stop: Shutdown::new(),
@@ -55,7 +57,7 @@ impl Site {
             &self.health,
             &self.metrics,
             &self.status,
-            &PositionDesk::default(),
+            &PositionDesk::new(&self.metrics.queues),
             &self.stop,
         )
         .await
@@ -343,4 +345,39 @@ async fn a_client_that_takes_its_time_or_goes_on_and_on_is_let_go() {
     let (head, _) = send(metrics, &format!("GET /metrics HTTP/1.1\r\n{many}\r\n")).await;
     assert!(head.starts_with("HTTP/1.1 431"), "{head}");
     assert!(get(metrics, "/metrics").await.0.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn alive_and_ready_are_answered_each_by_its_own_rule() {
+    let site = Site::new("127.0.0.1:0", "127.0.0.1:0");
+    site.make_healthy();
+    let servers = site.start().await.unwrap();
+    let health = servers.health_address().unwrap();
+    let answer = |path: &'static str| async move {
+        let (head, body) = get(health, path).await;
+        let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+        (head.split(' ').nth(1).unwrap().to_owned(), json)
+    };
+    // Nobody knows yet how far behind it is.
+    let (code, body) = answer("/readyz").await;
+    assert_eq!(
+        (code.as_str(), &body["status"]),
+        ("503", &"not ready".into())
+    );
+    site.status.set_lag(Some(101));
+    let (code, body) = answer("/readyz").await;
+    assert_eq!((code.as_str(), &body["lag_messages"]), ("503", &101.into()));
+    site.status.set_lag(Some(100));
+    assert_eq!(answer("/readyz").await.0, "200");
+    // A broker that is away is no reason to restart.
+    site.status.set_nats_connected(false);
+    assert_eq!(answer("/readyz").await.0, "503");
+    let (code, body) = answer("/livez").await;
+    assert_eq!((code.as_str(), &body["status"]), ("200", &"alive".into()));
+    assert_eq!(body["reasons"], serde_json::json!([]));
+
+    let mut hidden = Site::new("127.0.0.1:0", "127.0.0.1:0");
+    hidden.health.path = "/readyz".to_owned();
+    let error = hidden.start().await.unwrap_err().to_string();
+    assert!(error.contains("/readyz"), "{error}");
 }

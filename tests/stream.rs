@@ -653,6 +653,34 @@ async fn buckets_compare_and_set() {
     assert!(matches!(error, KvError::InvalidKey { .. }), "{error:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_written_all_the_time_is_in_every_list() {
+    let server = NatsServer::start();
+    let broker = connect(&server).await;
+    let bucket = broker.kv_bucket("b", None, 1).await.unwrap();
+    for key in ["a", "b", "c"] {
+        bucket.create(key, "0".into()).await.unwrap();
+    }
+    let writing: Vec<_> = ["a", "b", "c"]
+        .into_iter()
+        .map(|key| {
+            let bucket = bucket.clone();
+            tokio::spawn(async move {
+                loop {
+                    bucket.put(key, "1".into()).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for _ in 0..200 {
+        let keys = bucket.keys().await.unwrap();
+        assert_eq!(keys, ["a", "b", "c"]);
+    }
+    for task in writing {
+        task.abort();
+    }
+}
+
 #[tokio::test]
 async fn a_node_id_has_one_living_holder() {
     let server = NatsServer::start();

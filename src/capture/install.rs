@@ -3,7 +3,7 @@
 //!
 //! Invariants: a table's change log and its triggers appear together; a change of columns begins a new generation. Rows that are there when the first capture
 //! is installed are taken to be equal on all nodes. In the database of a cluster any other rows that were written without capture make their table
-//! one that is not certain ([`unsure`]), which is then compared with the fold; elsewhere a table that appears later has all its rows logged.
+//! one that is not certain ([`unsure`](crate::state::unsure)), which is then compared with the fold; elsewhere a table that appears later has all its rows logged.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use super::layout;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
-use crate::sqlite::introspect::{ABSENT_PREFIX, OWN_PREFIX};
+use crate::sqlite::introspect::{ABSENT_PREFIX, OWN_PREFIX, has_table};
 
 /// Drops every trigger, view and table of ours. Call it inside a write transaction. Returns how many objects went.
 ///
@@ -13,6 +13,25 @@ use crate::sqlite::introspect::{ABSENT_PREFIX, OWN_PREFIX};
 /// SQLite's.
 pub fn remove_all(conn: &Connection) -> Result<usize, SqliteError> {
     drop_objects(conn, &["trigger", "view", "table"], |_| true)
+}
+
+/// Whether the Go HarmonyLite was here and its `-cleanup` was not run. Its change logs have our names and other columns, so the application's writes would
+/// fail on them. It is known by its global log, which is a table: ours is a view of that name.
+///
+/// # Errors
+/// SQLite's.
+pub fn go_program_was_here(conn: &Connection) -> Result<bool, SqliteError> {
+    Ok(has_table(conn, layout::GLOBAL_VIEW_ALIAS)? && !has_table(conn, "__harmonylite__node")?)
+}
+
+/// Drops what the Go program has left. Call it inside a write transaction. Returns how many objects went.
+///
+/// # Errors
+/// SQLite's.
+pub fn remove_go_program(conn: &Connection) -> Result<usize, SqliteError> {
+    drop_objects(conn, &["trigger", "table"], |name| {
+        name.ends_with("_change_log") || name == layout::GLOBAL_VIEW_ALIAS
+    })
 }
 
 /// Drops the triggers, change logs, notes and former values but keeps the state tables: `publish = false` captures nothing.

@@ -3,20 +3,16 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use rusqlite::config::DbConfig;
-
 use super::exit::ExitCode;
 use super::table::printable;
-use crate::capture::app_triggers::{self, Surroundings};
-use crate::change::table::Table;
+use crate::capture::{layout, remove};
 use crate::config::Config;
 use crate::control::client::{self, ClientError};
 use crate::control::{Request, lock};
+use crate::doctor::tables;
 use crate::engine::Fatal;
-use crate::journals::{JournalError, chosen_keys};
-use crate::replica::filter::TableFilter;
-use crate::sqlite::error::{Doing, Fault, SqliteError};
-use crate::sqlite::introspect::read_schema;
+use crate::journals::JournalError;
+use crate::sqlite::error::{Fault, SqliteError};
 use crate::sqlite::leftover::Leftover;
 use crate::sqlite::{concerns, connection};
 use crate::state::StateError;
@@ -53,31 +49,21 @@ pub fn check(config: &Config, notices: &[String]) -> String {
 /// What the start would say of the database: errors for tables that are not replicated, warnings for what works with a limit.
 fn database(config: &Config) -> Result<String, SqliteError> {
     let (mut conn, wal) = connection::open_to_look(&config.db_path)?;
-    let filter = TableFilter::new(&config.replication.include, &config.replication.exclude);
-    let wanted = |table: &str| filter.wants(&conn, table);
-    let schema = read_schema(&conn)?;
+    let settings = concerns::settings(&conn, wal)?;
+    let mut found = tables::concerns(&mut conn, config)?;
     let mut out = String::new();
-    let (refused, mut warnings) = schema.concerns(&wanted);
-    for (table, reason) in refused {
+    if remove::go_program_was_here(&conn)? {
+        out.push_str("warning: the Go HarmonyLite's tables and triggers are in the database: stop that program on all nodes; the next start of this one removes them\n");
+        found
+            .refused
+            .retain(|(table, _)| table != layout::GLOBAL_VIEW_ALIAS);
+    }
+    for (table, reason) in found.refused {
         out.push_str(&format!("error: {}\n", concerns::refusal(&table, &reason)));
     }
-    warnings.append(&mut concerns::settings(&conn, wal)?);
-    let tables: Vec<&Table> = schema.tables.iter().filter(|t| wanted(&t.name)).collect();
-    warnings.extend(chosen_keys(tables.iter().copied()));
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)
-        .doing("switch the application's triggers off")?;
-    let mut triggers = app_triggers::make_copies(
-        &mut conn,
-        Surroundings {
-            replicated: &|name| tables.iter().any(|t| t.name.eq_ignore_ascii_case(name)),
-            virtual_tables: &schema.virtual_tables,
-            named: &config.replication.fire_triggers,
-            before: &[],
-        },
-    )?;
-    warnings.append(&mut triggers.warnings);
-    warnings.append(&mut concerns::null_keys(&mut conn, tables)?);
-    for warning in warnings {
+    let warnings = found.tables.into_iter().chain(settings);
+    let warnings = warnings.chain(found.chosen_keys).chain(found.triggers);
+    for warning in warnings.chain(found.null_keys) {
         out.push_str(&format!("warning: {warning}\n"));
     }
     Ok(out)

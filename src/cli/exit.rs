@@ -28,11 +28,13 @@ pub enum ExitCode {
     NoPermission = 77,
     /// The configuration has faults.
     Config = 78,
+    /// What was asked is done in part: a reload has found keys that need a restart. The one code beyond `sysexits.h`.
+    Partly = 79,
 }
 
 impl ExitCode {
     /// Every code, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Ok,
         Self::Failed,
         Self::Usage,
@@ -44,6 +46,7 @@ impl ExitCode {
         Self::TempFail,
         Self::NoPermission,
         Self::Config,
+        Self::Partly,
     ];
 
     /// The number that the system sees.

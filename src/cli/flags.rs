@@ -54,7 +54,11 @@ pub(super) const FLAGS: [Flag; 15] = [
         "URLS",
         "leaf-node remotes, as -cluster-peers, also with ?hub=true (or -leaf-server)",
     ),
-    flag("pprof", "ADDR", "where to serve profiles"),
+    flag(
+        "pprof",
+        "ADDR",
+        "where to serve profiles: :PORT on loopback, or HOST:PORT",
+    ),
     switch(
         "check",
         "validate the configuration, say every fault, and exit",
@@ -94,10 +98,10 @@ pub(super) fn command(options: &'static [Flag], operands: bool) -> Command {
                 .require_equals(true)
                 .default_missing_value("true"),
         };
-        if flag.name == "help" {
-            arg.short('h')
-        } else {
-            arg
+        match flag.name {
+            "help" => arg.short('h'),
+            "output" => arg.short('o'),
+            _ => arg,
         }
     });
     Command::new("harmonylite")

@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing that came from a database or from another node reaches the terminal as a control character.
 
-/// Text of several lines for a terminal: each as [`escaped`] does it.
+/// Text of several lines for a terminal: each as `escaped` does it.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let lines: Vec<String> = text.split('\n').map(escaped).collect();

@@ -11,6 +11,7 @@ use crate::engine::Engine;
 use crate::replica::kept::Kept;
 use crate::runtime::Backoff;
 use crate::snapshot::presence::{self, Present};
+use crate::snapshot::watch::Looking;
 use crate::stream::{Broker, Kv, KvError, StreamError};
 
 /// How often a node announces itself at most.
@@ -69,10 +70,13 @@ pub async fn run(engine: Arc<Engine>, broker: Broker) {
         }
         tokio::time::sleep(backoff.next_wait()).await;
     };
+    let mut looking = Looking::default();
     loop {
         if let Err(error) = say(&engine, &broker, &kv).await {
             tracing::debug!(%error, "this node could not be announced");
         }
+        // A full stream drops its oldest messages where there are no snapshots: its size holds nothing up.
+        let _ = looking.look(&engine, &broker).await;
         tokio::time::sleep(every(config.silent_after)).await;
     }
 }
@@ -132,7 +136,7 @@ pub fn now(engine: &Engine, broker: Option<&Broker>) -> (Present, About) {
         server: connected.as_ref().map(|c| c.server.clone()),
         address: connected.map(|c| c.address),
         shards: engine.config.replication_log.shards,
-        offsets: engine.offsets(),
+        offsets: engine.way.offsets(),
         hears,
         misses,
         ..About::of(&engine.status.view())

@@ -16,8 +16,10 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::about::State;
+use super::shown::Shown;
 use crate::change::position::{NodeId, Sequence};
 use crate::engine::Engine;
+use crate::http::status::Partition;
 use crate::peers::protocol::{self, Question};
 use crate::snapshot::presence::{self, Announced};
 use crate::stream::{Broker, KvError};
@@ -177,11 +179,16 @@ pub async fn run(engine: Arc<Engine>, broker: Broker) {
     let mut before: BTreeMap<NodeId, u64> = BTreeMap::new();
     let mut turn = 0;
     let mut told: Option<Fault> = None;
+    let mut shown = Shown::default();
     loop {
         tokio::time::sleep(ROUND.max(EACH * u32::try_from(before.len()).unwrap_or(u32::MAX))).await;
         if broker.is_connected() {
             match others(&broker, me, log.replicas).await {
-                Ok((others, now)) => {
+                Ok((mine, others)) => {
+                    let now = mine.as_ref().map_or(0, |mine| mine.at);
+                    shown
+                        .show(&engine, &broker, mine.as_ref(), &others, now)
+                        .await;
                     engine
                         .hearing
                         .fell_silent(silent(&others, now, log.silent_after));
@@ -202,6 +209,7 @@ pub async fn run(engine: Arc<Engine>, broker: Broker) {
             before.clear();
             engine.hearing.heard(&[], &[]);
             engine.hearing.fell_silent(Vec::new());
+            shown.clear(&engine);
         }
         show(&engine, &broker, &mut told);
     }
@@ -224,17 +232,17 @@ fn whose_turn(alive: &[NodeId], turn: &mut usize) -> Vec<NodeId> {
         .collect()
 }
 
-/// What the others have said, and when this node has: that is the server's time, to a second or so.
+/// What this node has said and what the others have. The time of the former is the server's time, to a second or so.
 async fn others(
     broker: &Broker,
     me: NodeId,
     replicas: usize,
-) -> Result<(Vec<Announced>, u64), KvError> {
+) -> Result<(Option<Announced>, Vec<Announced>), KvError> {
     let kv = broker.snapshots_bucket(replicas).await?;
     let mut said = presence::said(&kv).await?;
-    let now = said.iter().find(|a| a.node == me).map_or(0, |a| a.at);
+    let mine = said.iter().find(|a| a.node == me).cloned();
     said.retain(|a| a.node != me && a.gone.is_none());
-    Ok((said, now))
+    Ok((mine, said))
 }
 
 /// Those of whom something is still expected, where none of them says anything.
@@ -294,12 +302,13 @@ fn show(engine: &Engine, broker: &Broker, told: &mut Option<Fault>) {
             None => {}
         }
     }
-    engine.status.set_partition(fault.as_ref().map(|f| {
-        (
-            matches!(f.kind, "jetstream" | "isolated"),
-            f.sentence.clone(),
-        )
-    }));
+    engine
+        .status
+        .set_partition(fault.as_ref().map(|f| Partition {
+            kind: f.kind,
+            cut_off: matches!(f.kind, "jetstream" | "isolated"),
+            sentence: f.sentence.clone(),
+        }));
     told.clone_from(&fault);
 }
 

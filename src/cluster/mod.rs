@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   announce ─▶ <stream_prefix>-snapshots at-<node> ─▶ look ─▶ view      status, nodes
-//!   hearing  ─▶ asks each node that announces itself                      isolation, partitions
+//!   hearing  ─▶ asks each node that announces itself ─▶ shown            isolation, partitions, metrics of each node
 //!   ping     ─▶ a marker in the order stream, awaited by each node        delivery through the stream
 //! ```
 //!
@@ -15,5 +15,8 @@ pub mod forget;
 pub mod hearing;
 pub mod look;
 pub mod ping;
+pub mod shown;
 pub mod streams;
+pub mod timeline;
 pub mod view;
+pub mod way;

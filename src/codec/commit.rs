@@ -40,7 +40,7 @@ pub struct CommitRecord {
     /// How many row operations the batch has.
     #[n(8)]
     pub row_count: u64,
-    /// Microseconds since 1970 at the scan. Feeds lag metrics, nothing else.
+    /// Microseconds since 1970 when the first of its commits was noticed. Feeds lag metrics, nothing else.
     #[n(9)]
     pub scanned_at: u64,
 }

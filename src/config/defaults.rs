@@ -49,6 +49,8 @@ const NATS_BIND: &str = ":-1";
 const CONNECT_RETRIES: u32 = 5;
 /// As in the Go program.
 const RECONNECT_WAIT: Duration = Duration::from_secs(2);
+/// A trouble that lasts is a line a minute: seen by who looks, and small after a night.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 /// As in the Go program, so that scrape configurations keep working.
 const PROMETHEUS_BIND: &str = ":3010";
 /// As in the Go program, so that dashboards keep working.
@@ -57,6 +59,10 @@ const PROMETHEUS_NAMESPACE: &str = "harmonylite";
 const HEALTH_BIND: &str = "0.0.0.0:8090";
 /// As in the Go program.
 const HEALTH_PATH: &str = "/health";
+/// A moment of writing at full speed; a node that lacks more shows its users what is old.
+const READY_LAG_MESSAGES: u64 = 1000;
+/// Room for a large batch and for SQLite's log while somebody makes more.
+const MIN_FREE_BYTES: u64 = 64 << 20;
 
 impl Config {
     /// The configuration of node `node_id` for `db_path` with every other key at its default. Nothing is checked.
@@ -131,6 +137,9 @@ impl Config {
             logging: LoggingConfig {
                 verbose: false,
                 format: LogFormat::Console,
+                // The journal has it all.
+                file: None,
+                repeat_interval: REPEAT_INTERVAL,
             },
             // Neither endpoint opens a port that nobody asked for.
             prometheus: PrometheusConfig {
@@ -144,6 +153,8 @@ impl Config {
                 bind: HEALTH_BIND.to_owned(),
                 path: HEALTH_PATH.to_owned(),
                 detailed: true,
+                ready_lag_messages: READY_LAG_MESSAGES,
+                min_free_bytes: MIN_FREE_BYTES,
             },
         }
     }

@@ -176,6 +176,14 @@ pub enum FaultKind {
         /// Why not.
         problem: &'static str,
     },
+    /// A path that cannot be a log file.
+    #[error("is {path:?}, which {problem}; give the log a file of its own")]
+    LogFile {
+        /// As written.
+        path: PathBuf,
+        /// Why not.
+        problem: &'static str,
+    },
     /// The folder of a path is not there.
     #[error("needs the folder {}, which {problem}; create it or give another path", folder.display())]
     Folder {

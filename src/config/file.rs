@@ -168,6 +168,8 @@ section!(
     Logging {
         verbose: Option<bool>,
         format: Option<String>,
+        file: Option<String>,
+        repeat_interval: Option<i64>,
     }
 );
 
@@ -188,6 +190,8 @@ section!(
         bind: Option<String>,
         path: Option<String>,
         detailed: Option<bool>,
+        ready_lag_messages: Option<i64>,
+        min_free_bytes: Option<i64>,
     }
 );
 

@@ -66,6 +66,16 @@ impl Config {
     }
 }
 
+/// The keys that the file at `path` sets, with their lines, in order of these; none of their values.
+///
+/// # Errors
+/// The file does not read.
+pub fn keys_in(path: &Path) -> Result<Vec<(String, usize)>, Fault> {
+    let mut keys = parse(&read(path)?).source.keys();
+    keys.sort_by_key(|(_, line)| *line);
+    Ok(keys)
+}
+
 fn read(path: &Path) -> Result<String, Fault> {
     let fault = |kind| Fault {
         origin: Origin::File,

@@ -8,6 +8,7 @@ mod address;
 mod defaults;
 mod fault;
 mod file;
+pub mod live;
 mod load;
 mod names;
 mod nearest;
@@ -25,7 +26,7 @@ use std::time::Duration;
 
 pub use address::{AddressProblem, ListenAddress};
 pub use fault::{ConfigErrors, Fault, FaultKind, Origin};
-pub use load::{Loaded, Overrides};
+pub use load::{Loaded, Overrides, keys_in};
 pub use nearest::nearest;
 pub use peer_url::{LeafUrl, Login, PeerUrl, UrlProblem};
 pub use secret::Secret;
@@ -257,6 +258,10 @@ pub struct LoggingConfig {
     pub verbose: bool,
     /// Shape of a line.
     pub format: LogFormat,
+    /// A file beside standard error; `None`: none.
+    pub file: Option<PathBuf>,
+    /// For how long the same event is counted instead of told again; zero: every one is told.
+    pub repeat_interval: Duration,
 }
 
 /// Shape of a log line.
@@ -293,4 +298,8 @@ pub struct HealthCheckConfig {
     pub path: String,
     /// Answer with a JSON body.
     pub detailed: bool,
+    /// Messages that this node may lack of the stream and still be ready; 0: any number.
+    pub ready_lag_messages: u64,
+    /// Free bytes of the database's file system below which this node is unhealthy; 0: no limit.
+    pub min_free_bytes: u64,
 }

@@ -95,9 +95,9 @@ fn not_built(config: &Config, source: &Source, overrides: &Overrides) -> Vec<Str
             with_lines(&[(key, line)])
         ));
     }
-    if overrides.pprof.is_some() {
+    if overrides.pprof.is_some() && !cfg!(feature = "profiling") {
         notices.push(
-            "-pprof: without effect, since the profiling endpoint is not built yet in this version"
+            "-pprof: this harmonylite was built without profiles of processor time; memory and threads are shown"
                 .to_owned(),
         );
     }

@@ -31,6 +31,11 @@ impl Source {
         self.lines.get(key).copied()
     }
 
+    /// All keys with their lines.
+    pub(super) fn keys(self) -> Vec<(String, usize)> {
+        self.lines.into_iter().collect()
+    }
+
     /// Whether the value of `key` was refused, so that a fault which follows from its absence is no news.
     pub(super) fn is_faulty(&self, key: &str) -> bool {
         self.faulty.contains(key)

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -13,6 +13,7 @@ use super::payload::{self, PayloadError, PieceCache};
 use crate::apply::incoming::{self, Body, Incoming};
 use crate::apply::order;
 use crate::change::position::ShardId;
+use crate::cluster::way::Reading;
 use crate::codec::spool::{IN_MEMORY, Spool};
 use crate::engine::Engine;
 use crate::history::mend::mend;
@@ -57,7 +58,9 @@ pub async fn run(
     let mut position = from;
     let mut cache = PieceCache::default();
     let folder: PathBuf = engine.config.folder().to_owned();
+    let depth = engine.metrics.queues.queue("apply_bytes", QUEUE_BYTES).ok();
     loop {
+        engine.way.set_reading(Reading::Looking(Instant::now()));
         let halted = match verify(&broker, position).await {
             Standing::Holds => None,
             Standing::Trimmed(why) if engine.config.snapshot.enabled && engine.config.replicate => {
@@ -71,6 +74,7 @@ pub async fn run(
             },
         };
         if halted.is_some() {
+            engine.way.set_reading(Reading::Not);
             engine.halt(halted);
             tokio::select! {
                 () = out.closed() => return,
@@ -79,9 +83,14 @@ pub async fn run(
         }
         engine.halt(None);
         let mut reader = broker.reader(ShardId::ORDER, position.sequence.next());
+        engine.way.set_reading(Reading::With(reader.health()));
         let mut link = broker.on_reconnect();
         link.mark_unchanged();
         loop {
+            if let Some(depth) = &depth {
+                let used = QUEUE_BYTES.saturating_sub(bytes.available_permits());
+                depth.set(i64::try_from(used).unwrap_or(i64::MAX));
+            }
             let next = tokio::select! {
                 () = out.closed() => return,
                 // After each reconnect the history is compared again.
@@ -94,10 +103,6 @@ pub async fn run(
                     if reader.health().snapshot().trouble.is_some() { break } else { continue }
                 }
             };
-            engine
-                .metrics
-                .stream_last
-                .set(ShardId::ORDER, reader.health().snapshot().stream_last.0);
             let message = match next {
                 Ok(message) => message,
                 Err(e) => {
@@ -106,6 +111,15 @@ pub async fn run(
                     break;
                 }
             };
+            engine.metrics.messages_read.inc();
+            engine
+                .metrics
+                .read_bytes
+                .inc_by(message.payload.len() as u64);
+            engine
+                .way
+                .timeline
+                .note(message.sequence, message.timestamp_nanos);
             let mut opened = incoming::open(message.sequence, &message.payload);
             opened.hash = continuity::fingerprint(opened.hash, message.timestamp_nanos);
             let weight = u32::try_from(weigh(&opened, &message)).unwrap_or(u32::MAX);

@@ -25,7 +25,7 @@ pub fn folded(engine: &Engine, messages: &[Incoming]) {
             Body::Batch(batch) => {
                 for section in &batch.record.sections {
                     if let Some(last) = section.pieces.iter().max() {
-                        engine.passed(section.shard, *last);
+                        engine.way.passed(section.shard, *last);
                     }
                 }
             }

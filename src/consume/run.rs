@@ -74,6 +74,12 @@ const MIRROR: Duration = Duration::from_secs(1);
 /// How often a paused node looks whether its schema has changed.
 const LOOK_AT_SCHEMA: Duration = Duration::from_millis(100);
 
+/// Its name in health and in the log.
+const LOOP: &str = Loop::Consume.name();
+
+/// From when it is told that another process holds the database: longer than an app's transaction lasts.
+const LOCKED: Duration = Duration::from_secs(5);
+
 /// The inbound loop.
 pub struct ConsumeLoop {
     engine: Arc<Engine>,
@@ -95,6 +101,8 @@ pub struct ConsumeLoop {
     mirrored: Option<(Instant, Sequence)>,
     /// What an operator holds back.
     braking: Braking,
+    /// Since when the database has been locked by others, and whether that was told.
+    locked: Option<(Instant, bool)>,
     tidied: Instant,
     backoff: Backoff,
 }
@@ -116,6 +124,7 @@ impl ConsumeLoop {
             app_wrote: None,
             leave_until: None,
             mirrored: None,
+            locked: None,
             tidied: Instant::now(),
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(2)),
         }
@@ -127,14 +136,19 @@ impl ConsumeLoop {
         while !finished() {
             self.engine.status.progress(Loop::Consume);
             self.mirror(false);
-            self.tidy();
-            if self.braking.is_on() || !self.receive() {
-                continue;
+            {
+                let _step = self.engine.status.step(LOOP, "tidy");
+                self.tidy();
             }
             if let Some(depth) = &depth {
                 depth
                     .set(i64::try_from(self.messages.len() + self.inbox.len()).unwrap_or(i64::MAX));
             }
+            if self.braking.is_on() || !self.receive() {
+                continue;
+            }
+            let status = self.engine.status.clone();
+            let _step = status.step(LOOP, "apply");
             self.apply();
         }
         self.mirror(true);
@@ -222,6 +236,11 @@ impl ConsumeLoop {
         {
             self.engine.arrived(b.record.batch);
         }
+        tracing::trace!(
+            shard = ShardId::ORDER.0,
+            seq = message.sequence.0,
+            "a message came"
+        );
         self.since.get_or_insert_with(Instant::now);
         self.messages.push(message);
         self.permits.push(permit);
@@ -341,7 +360,19 @@ impl ConsumeLoop {
         if !applied.scanned_at.is_empty() {
             self.braking.spend(applied.fold.rows);
         }
+        if applied.stopped != Stopped::Locked {
+            self.locked = None;
+        }
         if let Some(passed) = passed {
+            tracing::debug!(
+                shard = ShardId::ORDER.0,
+                seq = passed.0,
+                messages = done,
+                own = applied.echoes.len(),
+                rows = applied.fold.rows,
+                duration = applied.held.as_secs_f64(),
+                "folded messages"
+            );
             engine.echo(&applied.echoes, passed);
             self.measure(applied);
             engine.status.recovered(Component::Database);
@@ -362,6 +393,13 @@ impl ConsumeLoop {
                     Component::Apply,
                     "the database is locked by another process",
                 );
+                let (since, told) = self.locked.get_or_insert((Instant::now(), false));
+                if since.elapsed() >= LOCKED && !std::mem::replace(told, true) {
+                    tracing::warn!(
+                        duration = since.elapsed().as_secs_f64(),
+                        "database is locked by another process: changes of other nodes wait for it; end the transaction that is open there"
+                    );
+                }
                 return;
             }
             Stopped::Hold(_) => {
@@ -401,7 +439,10 @@ impl ConsumeLoop {
         });
         if let Some((reason, _)) = paused {
             if self.backoff.tries() == 0 {
-                tracing::error!(position = %engine.replica().position().sequence, "applying is paused, {reason}; it goes on by itself then");
+                tracing::error!(
+                    position = engine.replica().position().sequence.0,
+                    "applying is paused, {reason}; it goes on by itself then"
+                );
             }
             engine.status.set_apply_paused(Some(reason));
             let _ = self.backoff.next_wait();
@@ -486,7 +527,7 @@ impl ConsumeLoop {
         }
         if applied.dead_letters > 0 {
             tracing::error!(
-                count = applied.dead_letters,
+                messages = applied.dead_letters,
                 "messages that no node can read went to the dead-letter journal: harmonylite dead-letters list shows them"
             );
             let letters = self.engine.replica().dead_letters();
@@ -500,7 +541,7 @@ impl ConsumeLoop {
         if !now && self.mirrored.is_some_and(|(at, _)| at.elapsed() < MIRROR) {
             return;
         }
-        let (position, pending, letters, map) = {
+        let (position, map) = {
             let mut replica = self.engine.replica();
             self.look_at_kept(&mut replica);
             self.look_at_triggers(&replica);
@@ -511,29 +552,8 @@ impl ConsumeLoop {
                 database_id: replica.database_id().to_owned(),
                 sequences: [(ShardId::ORDER.0, position)].into(),
             };
-            let counting = Instant::now();
-            let pending = replica.pending_changes();
-            self.engine
-                .metrics
-                .count_changes
-                .observe(counting.elapsed().as_secs_f64());
-            // Counted anew: people purge, and other programs may look into our tables.
-            (position, pending, replica.dead_letters(), map)
+            (position, map)
         };
-        let m = &self.engine.metrics;
-        m.position.set(ShardId::ORDER, position.0);
-        m.lag_messages.set(
-            ShardId::ORDER,
-            self.inbox.len() as u64 + self.messages.len() as u64,
-        );
-        if let Ok(pending) = pending {
-            m.pending_publish
-                .set(i64::try_from(pending).unwrap_or(i64::MAX));
-            self.engine.status.set_pending(pending);
-        }
-        if let Ok(letters) = letters {
-            self.engine.set_dead_letters(letters);
-        }
         if self.mirrored.is_none_or(|(_, written)| written != position)
             && let Err(e) = sequence_map::write(&self.engine.config.seq_map_path, &map)
         {
@@ -554,6 +574,11 @@ impl ConsumeLoop {
         if let Some(kept) = replica.kept() {
             m.kept_bytes.set(number(kept.bytes()));
             m.kept_batches.set(number(kept.batches()));
+            let limit = self.engine.config.replication_log.kept_max_bytes;
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            if let Ok(depth) = m.queues.queue("kept_bytes", limit) {
+                depth.set(number(kept.bytes()));
+            }
             self.engine.gate.set_keeps_all(kept.is_full());
         }
     }
@@ -572,11 +597,14 @@ impl ConsumeLoop {
     }
 
     fn tidy(&mut self) {
-        if self.tidied.elapsed() < self.engine.config.cleanup_interval {
+        let settings = self.engine.settings.now();
+        if self.tidied.elapsed() < settings.cleanup_interval {
             return;
         }
         self.tidied = Instant::now();
-        if let Err(e) = self.engine.replica().tidy(LOCK_PATIENCE, &|| false) {
+        let mut replica = self.engine.replica();
+        replica.keep_journals(settings.journals.clone());
+        if let Err(e) = replica.tidy(LOCK_PATIENCE, &|| false) {
             tracing::debug!(error = %e, "could not tidy; trying again later");
         }
     }

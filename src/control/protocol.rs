@@ -62,6 +62,8 @@ pub enum Request {
     Forget(ForgetArguments),
     /// Pause or limit publishing or applying, or end that.
     Brake(BrakeArguments),
+    /// Read the configuration again.
+    Reload,
 }
 
 /// Messages of one shard's stream.
@@ -163,7 +165,7 @@ struct Nothing {}
 
 impl Request {
     /// The names of all of them.
-    pub const NAMES: [&'static str; 16] = [
+    pub const NAMES: [&'static str; 17] = [
         "stop",
         "cleanup",
         "ping",
@@ -180,6 +182,7 @@ impl Request {
         "leave",
         "forget",
         "brake",
+        "reload",
     ];
 
     /// As it stands in a request.
@@ -201,6 +204,7 @@ impl Request {
             Self::Leave(_) => "leave",
             Self::Forget(_) => "forget",
             Self::Brake(_) => "brake",
+            Self::Reload => "reload",
         }
     }
 
@@ -213,7 +217,8 @@ impl Request {
             | Self::SnapshotSave
             | Self::SnapshotRestore
             | Self::Status
-            | Self::Streams => None,
+            | Self::Streams
+            | Self::Reload => None,
             Self::Skip(span) | Self::Replay(span) => serde_json::to_value(span).ok(),
             // Structs of texts and numbers always have a JSON form.
             Self::Position(arguments) => serde_json::to_value(arguments).ok(),
@@ -265,6 +270,7 @@ impl Request {
             "leave" => arguments(name, line.arguments).map(Self::Leave),
             "forget" => arguments(name, line.arguments).map(Self::Forget),
             "brake" => arguments(name, line.arguments).map(Self::Brake),
+            "reload" => none().map(|_| Self::Reload),
             unknown => {
                 let shown: String = unknown.chars().take(SHOWN).collect();
                 let known = Self::NAMES.join(", ");
@@ -409,6 +415,7 @@ mod tests {
             Request::SnapshotRestore,
             Request::Status,
             Request::Streams,
+            Request::Reload,
         ] {
             assert!(Request::NAMES.contains(&request.name()));
             let line = format!("{{\"command\":\"{}\"}}\n", request.name());

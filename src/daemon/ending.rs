@@ -90,19 +90,20 @@ pub fn give_up_after(engine: &Arc<Engine>, cleanup: &EndRequest, time: Duration)
 
 /// Ends when nothing was changed, here or elsewhere, for `sleep_timeout`; never where that is off.
 pub async fn asleep(engine: &Arc<Engine>) {
-    let timeout = engine.config.sleep_timeout;
-    if timeout.is_zero() {
-        return std::future::pending().await;
-    }
+    /// How often it is looked, so that a change of the setting is seen.
+    const LOOK: Duration = Duration::from_secs(1);
     let batches = || engine.metrics.batches_published.get() + engine.metrics.batches_applied.get();
     let (mut seen, mut since) = (batches(), Instant::now());
     loop {
-        tokio::time::sleep((timeout / 4).min(Duration::from_secs(1))).await;
+        let timeout = engine.settings.now().sleep_timeout;
+        let is_on = !timeout.is_zero();
+        let pause = if is_on { LOOK.min(timeout / 4) } else { LOOK };
+        tokio::time::sleep(pause).await;
         let now = batches();
-        if now != seen {
+        if now != seen || !is_on {
             (seen, since) = (now, Instant::now());
         }
-        let idle = since.elapsed() >= timeout;
+        let idle = is_on && since.elapsed() >= timeout;
         if idle
             && engine.brakes.set().pause().is_none()
             && tokio::task::block_in_place(|| {

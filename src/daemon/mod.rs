@@ -15,10 +15,13 @@ mod cluster;
 mod download;
 mod ending;
 mod histories;
+mod logs;
+mod measuring;
 mod membership;
 mod operator;
 mod orphans;
 mod positions;
+mod reload;
 mod restoring;
 mod session;
 mod snapshots;
@@ -34,6 +37,7 @@ use crate::change::position::NodeId;
 use crate::cli::exit::ExitCode;
 use crate::cluster::{announce, hearing};
 use crate::config::Config;
+use crate::config::live::Settings;
 use crate::consume::intake::{self, QUEUE};
 use crate::consume::run::ConsumeLoop;
 use crate::control::InstanceLock;
@@ -45,6 +49,7 @@ use crate::publish::run::PublishLoop;
 use crate::registry::announce as registry;
 use crate::runtime::{Shutdown, notify, signals};
 use crate::snapshot::reconcile::Reconciler;
+use crate::telemetry::Logging;
 use crate::telemetry::metrics::Metrics;
 
 /// What the daemon is started for.
@@ -59,9 +64,11 @@ pub enum Purpose {
 }
 
 use positions::EnginePositions;
+use reload::Reloader;
 
 pub use crate::engine::Fatal;
 pub use cluster::forgetting;
+pub use reload::Source;
 
 /// How long a stop may take to publish what is pending. systemd waits 90 s before it kills.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -72,18 +79,31 @@ const CLEANUP_DRAIN: Duration = Duration::from_secs(30);
 /// How long `-save-snapshot` without a daemon tries to connect, and to begin from a snapshot where that is needed first.
 const SAVE_CONNECT: Duration = Duration::from_secs(300);
 
-/// Runs until the end; the exit code says how it went.
+/// Runs until the end; the exit code says how it went. `source` is what `config` was read from.
 ///
 /// # Errors
 /// [`Fatal`] with the sentence to show.
-pub async fn run(config: Config, purpose: Purpose) -> Result<(), Fatal> {
+pub async fn run(
+    config: Config,
+    purpose: Purpose,
+    source: Source,
+    log: Logging,
+) -> Result<(), Fatal> {
     let shutdown = Shutdown::new();
-    signals::install(&shutdown).map_err(|e| {
-        Fatal::new(
-            ExitCode::Software,
-            format!("could not listen for signals: {e}"),
-        )
-    })?;
+    let settings = Settings::new(config.clone());
+    let pprof = source.overrides.pprof.clone();
+    let reloader = Reloader::new(source, settings.clone(), log.clone());
+    signals::install(&shutdown)
+        .and_then(|_| {
+            let reloader = reloader.clone();
+            signals::on_hangup(move || reloader.on_signal())
+        })
+        .map_err(|e| {
+            Fatal::new(
+                ExitCode::Software,
+                format!("could not listen for signals: {e}"),
+            )
+        })?;
     let lock = InstanceLock::acquire(&config.db_path).map_err(|e| start::lock_fault(&e))?;
     let brakes = start::open_brakes(&config)?;
     let node = NodeId(config.node_id);
@@ -92,8 +112,8 @@ pub async fn run(config: Config, purpose: Purpose) -> Result<(), Fatal> {
         Metrics::new(&config.prometheus, node).map_err(|e| Fatal::new(ExitCode::Config, e))?;
     // Endpoints answer while the rest waits and while it drains.
     let http_end = Shutdown::new();
-    let positions = PositionDesk::default();
-    let http = HttpServers::start(
+    let positions = PositionDesk::new(&metrics.queues);
+    let mut http = HttpServers::start(
         &config.prometheus,
         &config.health_check,
         &metrics,
@@ -103,23 +123,35 @@ pub async fn run(config: Config, purpose: Purpose) -> Result<(), Fatal> {
     )
     .await
     .map_err(|e| Fatal::new(ExitCode::CannotCreate, e))?;
+    if let Some(address) = pprof {
+        let at = http.serve_profiles(&address, &http_end).await;
+        let at = at.map_err(|e| Fatal::new(ExitCode::CannotCreate, e))?;
+        tracing::info!(address = %at, "profiles are served at /debug/pprof/");
+        if !at.ip().is_loopback() {
+            tracing::warn!(address = %at, "profiles have no login, and are served to other machines too");
+        }
+    }
     let shared = Shared {
         lock,
         brakes,
         status,
         metrics,
         positions,
+        settings,
+        reloader,
     };
+    let watching = tokio::spawn(logs::watch(log, shared.status.clone()));
     let mut recover = false;
     let ended = loop {
         // Each life has a request to stop of its own, so that it can end to begin anew.
         let life = shutdown.child();
-        match serve(config.clone(), purpose, recover, &life, &shared).await {
+        match serve(purpose, recover, &life, &shared).await {
             Ok(Life::Again { recover: wanted }) if !shutdown.is_requested() => recover = wanted,
             Ok(_) => break Ok(()),
             Err(fatal) => break Err(fatal),
         }
     };
+    watching.abort();
     http_end.request("stopped");
     http.finished().await;
     drop(shared);
@@ -133,6 +165,8 @@ struct Shared {
     status: Status,
     metrics: Metrics,
     positions: PositionDesk,
+    settings: Settings,
+    reloader: Reloader,
 }
 
 /// How a life of the daemon ended.
@@ -148,13 +182,13 @@ enum Life {
 }
 
 async fn serve(
-    config: Config,
     purpose: Purpose,
     recover: bool,
     shutdown: &Shutdown,
     shared: &Shared,
 ) -> Result<Life, Fatal> {
     let status = &shared.status;
+    let config = Config::clone(&shared.settings.now());
     let Some(replica) = start::open_database(&config, shutdown, status).await? else {
         return Ok(Life::Over);
     };
@@ -180,7 +214,7 @@ async fn serve(
     snapshots::sweep(&config);
     let recovery = start::look_at_sequence_map(&config, &replica)?;
     let engine = Engine::new(
-        config,
+        shared.settings.clone(),
         shutdown.clone(),
         status.clone(),
         shared.metrics.clone(),
@@ -188,6 +222,7 @@ async fn serve(
         Arc::clone(&shared.brakes),
     );
     engine.show_brakes();
+    status.set_snapshots(engine.config.snapshot.enabled);
     if recovery || recover {
         engine.want_recovery();
     }
@@ -197,12 +232,13 @@ async fn serve(
         .open(Box::new(EnginePositions::of(&engine)));
     let cleanup = ending::EndRequest::default();
     let leaving = ending::EndRequest::default();
-    let control = start::control(&engine, &shared.lock, &cleanup, &leaving).await?;
+    let control = start::control(&engine, shared, &cleanup, &leaving).await?;
     let publishing = start::thread("publish", {
         let publish = PublishLoop::new(Arc::clone(&engine), tokio::runtime::Handle::current())
             .map_err(|e| Fatal::new(ExitCode::Failed, e))?;
         move || publish.run()
     })?;
+    let measuring = measuring::Measuring::begin(&engine)?;
     status.set_started();
     notify::ready("capturing changes; connecting to NATS");
     let watchdog = tokio::spawn(notify::watchdog({
@@ -246,6 +282,7 @@ async fn serve(
     // The loop has nothing to wait for any more; what is pending stays in the change log.
     shutdown.force("end");
     ending::join(publishing).await;
+    measuring.end().await;
     watchdog.abort();
     let outcome = outcome.and(engine.fatal());
     // Paused in the moment between a cleanup's look at the brakes and its end: then what is pending was not published.
@@ -335,7 +372,7 @@ async fn run_session(
     let reconciling = tokio::spawn(reconciler.run());
     let registering = tokio::spawn(registry::run(Arc::clone(engine), session.broker.clone()));
     notify::status("replicating");
-    tracing::info!(position = %session.from.sequence, "replicating");
+    tracing::info!(position = session.from.sequence.0, "replicating");
     if purpose == Purpose::Cleanup {
         engine.shutdown.request("cleanup");
     }

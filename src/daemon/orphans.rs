@@ -46,7 +46,7 @@ pub fn run(engine: &Arc<Engine>) {
             Ok(None) => {}
             Err(e) => tracing::debug!("{e}"),
         }
-        let rest = (since.elapsed() * SHARE).max(engine.config.cleanup_interval);
+        let rest = (since.elapsed() * SHARE).max(engine.settings.now().cleanup_interval);
         let _ = engine.shutdown.wait_timeout(rest);
     }
 }

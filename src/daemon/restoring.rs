@@ -51,7 +51,7 @@ impl Restoring<'_> {
         let position = self.engine.replica().position().sequence;
         if self.any(position).await?.is_some() {
             tracing::warn!(
-                %position,
+                position = position.0,
                 "a full recovery was asked for, but there is no snapshot that is as new as this database: the data are kept; to compare them with the other nodes, run harmonylite verify"
             );
         }
@@ -98,7 +98,13 @@ impl Restoring<'_> {
         let restored = worked.await.map_err(fault)??;
         self.engine.stands_at(restored.position.sequence);
         tracing::info!(
-            history = manifest.history.number, position = %restored.position.sequence, entered = restored.entered, written = restored.written, removed = restored.removed, kept = restored.kept, filled = restored.filled,
+            history = manifest.history.number,
+            position = restored.position.sequence.0,
+            entered = restored.entered,
+            written = restored.written,
+            removed = restored.removed,
+            kept = restored.kept,
+            filled = restored.filled,
             "restored from the snapshot"
         );
         Ok(())

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::http::status::Component;
 use crate::runtime::Backoff;
 use crate::snapshot::schedule::Schedule;
-use crate::snapshot::{scratch, watch};
+use crate::snapshot::{reach, scratch, watch};
 
 /// How long the schedule may take to end what it is at.
 const END: Duration = Duration::from_secs(5);
@@ -23,6 +23,7 @@ const END: Duration = Duration::from_secs(5);
 pub struct Snapshots {
     schedule: JoinHandle<()>,
     watch: JoinHandle<()>,
+    reach: JoinHandle<()>,
 }
 
 /// Removes what a killed daemon has left beside the database.
@@ -69,10 +70,15 @@ impl Snapshots {
             session.broker.clone(),
             kv.clone(),
         ));
+        let reach = tokio::spawn(reach::run(Arc::clone(engine), catalog.clone()));
         let asked = engine.desk.open();
         let schedule = Schedule::new(Arc::clone(engine), session.broker.clone(), catalog, kv);
         let schedule = tokio::spawn(schedule.run(asked, scheduled));
-        Some(Self { schedule, watch })
+        Some(Self {
+            schedule,
+            watch,
+            reach,
+        })
     }
 
     /// Ends them: what is being taken is given up.
@@ -80,8 +86,10 @@ impl Snapshots {
         if tokio::time::timeout(END, &mut self.schedule).await.is_err() {
             self.schedule.abort();
         }
-        self.watch.abort();
-        let _ = self.watch.await;
+        for task in [self.watch, self.reach] {
+            task.abort();
+            let _ = task.await;
+        }
     }
 }
 

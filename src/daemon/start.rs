@@ -4,15 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Fatal;
 use super::asked;
 use super::ending::EndRequest;
+use super::{Fatal, Shared};
 use super::{braking, cluster, operator, snapshots};
 use crate::brakes::{Brakes, BrakesError, Part};
 use crate::cli::exit::ExitCode;
 use crate::codec::sequence_map::{self, SequenceMapError};
 use crate::config::Config;
-use crate::control::{ControlServer, InstanceLock, LockError, Outcome, Refusal, Request};
+use crate::control::{ControlServer, LockError, Outcome, Refusal, Request};
 use crate::engine::Engine;
 use crate::http::status::{Component, Status};
 use crate::journals::chosen_keys;
@@ -88,7 +88,7 @@ pub async fn open_database(
                 replica.keep_journals(config.journals.clone());
                 let captured = replica.captured();
                 tracing::info!(
-                    database = %config.db_path.display(), node = config.node_id, tables = captured.tables.len(), position = %replica.position().sequence,
+                    database = %config.db_path.display(), node = config.node_id, tables = captured.tables.len(), position = replica.position().sequence.0,
                     "capturing changes"
                 );
                 return Ok(Some(replica));
@@ -164,7 +164,7 @@ pub fn look_at_sequence_map(config: &Config, replica: &Replica) -> Result<bool, 
     match sequence_map::read(&config.seq_map_path) {
         Ok(None) if folded.0 > 0 => {
             tracing::warn!(
-                file = %config.seq_map_path.display(), position = %folded,
+                file = %config.seq_map_path.display(), position = folded.0,
                 "the sequence map was removed, which asks for a full recovery from a snapshot{}",
                 if config.snapshot.enabled { "" } else { "; snapshots are disabled, so the data are kept, and replication goes on from the position in the database" }
             );
@@ -208,16 +208,17 @@ pub fn look_at_journals(engine: &Engine) {
 /// Listens for what the command line asks of a running daemon.
 pub async fn control(
     engine: &Arc<Engine>,
-    lock: &InstanceLock,
+    shared: &Shared,
     cleanup: &EndRequest,
     leaving: &EndRequest,
 ) -> Result<ControlServer, Fatal> {
     let (shutdown, cleanup) = (engine.shutdown.clone(), cleanup.clone());
     let leaving = leaving.clone();
+    let reloader = shared.reloader.clone();
     let node = engine.config.node_id;
     // Weak: the removal at the end needs the engine for itself.
     let held = Arc::downgrade(engine);
-    ControlServer::start(lock, move |request, reply| match request {
+    ControlServer::start(&shared.lock, move |request, reply| match request {
         Request::Skip(span) => {
             if let Some(engine) = held.upgrade() {
                 tokio::spawn(operator::skip(engine, span, reply));
@@ -252,6 +253,7 @@ pub async fn control(
             cluster::leave(held.clone(), arguments, leaving.clone(), reply);
         }
         Request::Brake(arguments) => braking::brake(&held, arguments, reply),
+        Request::Reload => reloader.answer(reply),
         Request::Cleanup => {
             let paused = held.upgrade().and_then(|e| e.brakes.set().pause());
             if let Some(sentence) = paused {

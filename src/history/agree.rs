@@ -215,18 +215,13 @@ pub async fn stand(
 /// See [`AgreeError`].
 pub async fn candidacies(kv: &Kv, number: u64) -> Result<Vec<(NodeId, Candidacy)>, AgreeError> {
     let mut out = Vec::new();
-    for key in kv.keys().await? {
-        let Some((of, node)) = parse(&key) else {
+    for (key, entry) in kv.entries().await? {
+        let Some((_, node)) = parse(&key).filter(|(of, _)| *of == number) else {
             continue;
         };
-        if of != number {
-            continue;
-        }
-        if let Some(entry) = kv.get(&key).await? {
-            let candidacy = serde_json::from_slice(&entry.value)
-                .map_err(|source| unreadable(kv, &key, source))?;
-            out.push((node, candidacy));
-        }
+        let candidacy =
+            serde_json::from_slice(&entry.value).map_err(|source| unreadable(kv, &key, source))?;
+        out.push((node, candidacy));
     }
     Ok(out)
 }

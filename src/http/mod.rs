@@ -4,7 +4,9 @@
 //! are and however many requests wait for a position; no request, however large, slow or frequent, costs more than a bounded share of memory and
 //! connections; nothing here writes.
 
+mod health;
 mod positions;
+mod pprof;
 mod routes;
 mod server;
 pub mod status;

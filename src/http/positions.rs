@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use prometheus::IntGauge;
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::runtime::duration;
+use crate::telemetry::instrument::QueueGauges;
 
 /// Where everything that the app has committed so far stands.
 pub(super) const POSITION_PATH: &str = "/position";
@@ -73,18 +75,46 @@ pub trait Positions: Send + Sync {
 pub struct PositionDesk {
     known_by: Arc<OnceLock<Box<dyn Positions>>>,
     waiting: Arc<Semaphore>,
+    depth: Option<IntGauge>,
 }
 
-impl Default for PositionDesk {
-    fn default() -> Self {
+/// A request's place among those that wait.
+struct Place {
+    depth: Option<IntGauge>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn new(permit: OwnedSemaphorePermit, depth: Option<IntGauge>) -> Self {
+        if let Some(depth) = &depth {
+            depth.inc();
+        }
         Self {
-            known_by: Arc::default(),
-            waiting: Arc::new(Semaphore::new(WAITING)),
+            depth,
+            _permit: permit,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(depth) = &self.depth {
+            depth.dec();
         }
     }
 }
 
 impl PositionDesk {
+    /// A desk whose queue is one of these.
+    #[must_use]
+    pub fn new(queues: &QueueGauges) -> Self {
+        Self {
+            known_by: Arc::default(),
+            waiting: Arc::new(Semaphore::new(WAITING)),
+            depth: queues.queue("position_requests", WAITING).ok(),
+        }
+    }
+
     /// From now on requests are answered by `positions`.
     pub fn open(&self, positions: Box<dyn Positions>) {
         // The first one stays: a daemon has one engine.
@@ -113,11 +143,7 @@ impl PositionDesk {
         response
     }
 
-    fn ask(
-        &self,
-        path: &str,
-        query: Option<&str>,
-    ) -> Result<(Answering, tokio::sync::OwnedSemaphorePermit), PositionAnswer> {
+    fn ask(&self, path: &str, query: Option<&str>) -> Result<(Answering, Place), PositionAnswer> {
         let bad = |text: String| PositionAnswer::error(400, text);
         let (mut position, mut timeout) = (None, USUAL);
         for (key, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
@@ -151,12 +177,13 @@ impl PositionDesk {
                 "this node is starting: try again in a moment",
             ));
         };
-        let Ok(place) = Arc::clone(&self.waiting).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.waiting).try_acquire_owned() else {
             return Err(PositionAnswer::error(
                 503,
                 format!("{WAITING} requests wait already: try again in a moment"),
             ));
         };
+        let place = Place::new(permit, self.depth.clone());
         let answering = match position {
             Some(position) => known_by.wait(&position, timeout),
             None if path == WAIT_PATH => {

@@ -1,24 +1,24 @@
 //! The answers: metrics as text, health and positions as JSON. Keys and codes of the health answer are those of the Go
 //! program, whose probes keep working; ours follow after them.
 
-use std::time::SystemTime;
-
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
+use super::health::{Health, Probe};
 use super::positions::{POSITION_PATH, PositionDesk, WAIT_PATH};
-use super::status::{Component, Status, View, judge};
-use crate::brakes::Set;
+use super::status::{Status, judge};
 use crate::telemetry::Metrics;
 
 /// Where Prometheus looks.
 pub(super) const METRICS_PATH: &str = "/metrics";
+/// Whether the process is to be restarted.
+pub(super) const LIVE_PATH: &str = "/livez";
+/// Whether users are to be sent here.
+pub(super) const READY_PATH: &str = "/readyz";
 
 /// What one listener serves. The health path is the operator's choice, so it is compared here rather than
 /// parsed as a router's pattern.
@@ -34,6 +34,7 @@ pub(super) struct Routes {
 pub(super) struct HealthRoute {
     pub(super) path: String,
     pub(super) detailed: bool,
+    pub(super) ready_lag_messages: u64,
     pub(super) status: Status,
 }
 
@@ -53,7 +54,7 @@ async fn answer(State(routes): State<Routes>, request: Request<Body>) -> Respons
             response
         }
         (Some(metrics), _) if path == METRICS_PATH => scrape(metrics),
-        (_, Some(health)) if path == health.path => health.answer(),
+        (_, Some(health)) if health.serves(path) => health.answer(path),
         _ => match &routes.positions {
             Some(desk) if matches!(path, POSITION_PATH | WAIT_PATH) => {
                 desk.answer(path, request.uri().query()).await
@@ -77,125 +78,45 @@ fn scrape(metrics: &Metrics) -> Response {
 }
 
 impl HealthRoute {
-    fn answer(&self) -> Response {
+    /// Whether a path is one of ours.
+    fn serves(&self, path: &str) -> bool {
+        path == self.path || matches!(path, LIVE_PATH | READY_PATH)
+    }
+
+    fn answer(&self, path: &str) -> Response {
         let view = self.status.view();
         let verdict = judge(&view);
-        let code = if verdict.is_healthy() {
+        if path == self.path {
+            return self.json(verdict.is_healthy(), &Health::of(&view, &verdict));
+        }
+        let (good, bad, reasons, lag_messages) = if path == READY_PATH {
+            let reasons = verdict.not_ready(&view, self.ready_lag_messages);
+            ("ready", "not ready", reasons, view.lag_messages)
+        } else {
+            ("alive", "stuck", verdict.stuck(&view), None)
+        };
+        let well = reasons.is_empty();
+        let probe = Probe {
+            status: if well { good } else { bad },
+            reasons: &reasons,
+            lag_messages,
+        };
+        self.json(well, &probe)
+    }
+
+    fn json(&self, well: bool, body: &impl Serialize) -> Response {
+        let code = if well {
             StatusCode::OK
         } else {
             StatusCode::SERVICE_UNAVAILABLE
         };
-        if self.detailed {
-            match serde_json::to_vec(&Health::of(&view, &verdict)) {
-                Ok(json) => {
-                    let kind = [(header::CONTENT_TYPE, "application/json")];
-                    (code, kind, json).into_response()
-                }
-                // The code is what probes act on; it is right without a body too.
-                Err(_) => code.into_response(),
+        match serde_json::to_vec(body) {
+            Ok(json) if self.detailed => {
+                let kind = [(header::CONTENT_TYPE, "application/json")];
+                (code, kind, json).into_response()
             }
-        } else {
-            code.into_response()
+            // The code is what probes act on; it is right without a body too.
+            _ => code.into_response(),
         }
     }
-}
-
-/// The health answer. The first eleven keys are the Go program's, in its order.
-#[derive(Serialize)]
-struct Health<'a> {
-    status: &'static str,
-    node_id: u64,
-    uptime_seconds: u64,
-    db_connected: bool,
-    nats_connected: bool,
-    cdc_installed: bool,
-    tables_tracked: u64,
-    last_replicated_event_timestamp: Option<String>,
-    last_published_event_timestamp: Option<String>,
-    schema: Schema<'a>,
-    version: &'static str,
-    reasons: &'a [String],
-    warnings: &'a [String],
-    publish: bool,
-    replicate: bool,
-    pending: u64,
-    dead_letters: u64,
-    apply_paused: Option<&'a str>,
-    brakes: &'a Set,
-    errors: Vec<Problem<'a>>,
-}
-
-#[derive(Serialize)]
-struct Schema<'a> {
-    hash: &'a str,
-    previous_hash: &'a str,
-    paused: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lacking: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Problem<'a> {
-    component: Component,
-    error: &'a str,
-    since: Option<String>,
-}
-
-impl<'a> Health<'a> {
-    fn of(view: &'a View, verdict: &'a super::status::Verdict) -> Self {
-        Self {
-            status: if verdict.is_healthy() {
-                "healthy"
-            } else {
-                "unhealthy"
-            },
-            node_id: view.node_id.0,
-            uptime_seconds: view.uptime.as_secs(),
-            db_connected: view.db_connected,
-            nats_connected: view.nats_connected,
-            cdc_installed: view.cdc_installed,
-            tables_tracked: view.tables_tracked,
-            last_replicated_event_timestamp: view.last_replicated.and_then(rfc3339),
-            last_published_event_timestamp: view.last_published.and_then(rfc3339),
-            schema: Schema {
-                hash: &view.schema_hash,
-                previous_hash: &view.schema_previous_hash,
-                paused: view.schema_paused.is_some(),
-                lacking: view.schema_paused.as_deref(),
-            },
-            version: env!("CARGO_PKG_VERSION"),
-            reasons: &verdict.reasons,
-            warnings: &verdict.warnings,
-            publish: view.publish,
-            replicate: view.replicate,
-            pending: view.pending,
-            dead_letters: view.dead_letters,
-            apply_paused: view
-                .apply_paused
-                .as_deref()
-                .or(view.schema_paused.as_deref()),
-            brakes: &view.brakes,
-            errors: view
-                .troubles
-                .iter()
-                .map(|(component, trouble)| Problem {
-                    component: *component,
-                    error: &trouble.error,
-                    since: rfc3339(trouble.since),
-                })
-                .collect(),
-        }
-    }
-}
-
-fn rfc3339(at: SystemTime) -> Option<String> {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    // Whole milliseconds: finer digits say nothing across machines.
-    let nanos = i128::try_from(since.as_millis())
-        .ok()?
-        .checked_mul(1_000_000)?;
-    OffsetDateTime::from_unix_timestamp_nanos(nanos)
-        .ok()?
-        .format(&Rfc3339)
-        .ok()
 }

@@ -19,9 +19,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::positions::{POSITION_PATH, PositionDesk, WAIT_PATH};
-use super::routes::{HealthRoute, METRICS_PATH, Routes};
+use super::routes::{HealthRoute, LIVE_PATH, METRICS_PATH, READY_PATH, Routes};
 use super::status::Status;
-use crate::config::{HealthCheckConfig, PrometheusConfig};
+use crate::config::{HealthCheckConfig, ListenAddress, PrometheusConfig};
 use crate::runtime::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -42,6 +42,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 const METRICS_KEY: &str = "[prometheus] bind";
 /// The key of the health address.
 const HEALTH_KEY: &str = "[health_check] bind";
+
+/// The flag of the address of profiles.
+const PPROF_FLAG: &str = "-pprof";
 
 /// Why the HTTP endpoints cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -88,11 +91,9 @@ pub enum HttpError {
         "[health_check] path = \"/metrics\" hides the metrics, which have the same address: set another path"
     )]
     SamePath,
-    /// Health would hide a route for apps.
-    #[error(
-        "[health_check] path = {path:?} hides the positions that are served there: set another path"
-    )]
-    HidesPositions {
+    /// Health would hide another route.
+    #[error("[health_check] path = {path:?} hides what is served there besides: set another path")]
+    HidesOther {
         /// The path.
         path: String,
     },
@@ -141,11 +142,13 @@ impl HttpServers {
         let health = HealthRoute {
             path: health_check.path.clone(),
             detailed: health_check.detailed,
+            ready_lag_messages: health_check.ready_lag_messages,
             status: status.clone(),
         };
 
-        if health_at.is_some() && matches!(health.path.as_str(), POSITION_PATH | WAIT_PATH) {
-            return Err(HttpError::HidesPositions { path: health.path });
+        const OTHERS: [&str; 4] = [POSITION_PATH, WAIT_PATH, LIVE_PATH, READY_PATH];
+        if health_at.is_some() && OTHERS.contains(&health.path.as_str()) {
+            return Err(HttpError::HidesOther { path: health.path });
         }
 
         // Port 0 is a new port each time, so equal addresses with it are not one address.
@@ -187,6 +190,33 @@ impl HttpServers {
             servers.metrics = Some(at);
         }
         Ok(servers)
+    }
+
+    /// Serves profiles too, on loopback where `address` names no host; where, with the real port.
+    ///
+    /// # Errors
+    /// When the address is none, in use, or not ours to open.
+    pub async fn serve_profiles(
+        &mut self,
+        address: &ListenAddress,
+        stop: &Shutdown,
+    ) -> Result<SocketAddr, HttpError> {
+        let host = match address.host.as_str() {
+            "" => "127.0.0.1".to_owned(),
+            six if six.contains(':') => format!("[{six}]"),
+            host => host.to_owned(),
+        };
+        let port = address.port.unwrap_or_default();
+        let address = resolve(PPROF_FLAG, &format!("{host}:{port}")).await?;
+        let listener = listen(PPROF_FLAG, address).await?;
+        let bound = listener.local_addr().map_err(|source| HttpError::Listen {
+            key: PPROF_FLAG,
+            address,
+            source,
+        })?;
+        let router = super::pprof::router(stop.clone());
+        self.tasks.spawn(accept_all(listener, router, stop.clone()));
+        Ok(bound)
     }
 
     /// Where `/metrics` is served; the port is the real one.

@@ -3,119 +3,21 @@
 //! Invariants: loops only write, readers only read, and both hold the lock for a copy of a few words; the verdict
 //! is a pure function of one [`View`]. A node that does not receive is never called healthy.
 
+mod steps;
 mod verdict;
+mod view;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::brakes::Set;
-use crate::change::position::NodeId;
+use crate::change::position::{NodeId, ShardId};
+use crate::telemetry::logging::LastError;
 
-pub use verdict::{STALL, Verdict, judge};
-
-/// A part of the daemon that can be in trouble of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Component {
-    /// Opening, reading or writing the database.
-    Database,
-    /// Triggers and change-log tables.
-    Capture,
-    /// The NATS connection and the managed server.
-    Broker,
-    /// The outbound loop.
-    Publish,
-    /// The inbound loop.
-    Apply,
-    /// Taking snapshots, their store, and trimming.
-    Snapshots,
-}
-
-/// A loop whose standstill makes the node unhealthy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Loop {
-    /// Change log to stream.
-    Publish,
-    /// Stream to database.
-    Consume,
-}
-
-impl Loop {
-    /// The loop's name in a sentence.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Publish => "publish",
-            Self::Consume => "consume",
-        }
-    }
-}
-
-/// The last trouble of a component, until it works again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
-    /// What went wrong, as one sentence without secrets.
-    pub error: String,
-    /// When this sentence was first reported.
-    pub since: SystemTime,
-}
-
-/// Everything known at one moment.
-#[derive(Debug, Clone)]
-pub struct View {
-    /// This node.
-    pub node_id: NodeId,
-    /// `publish` of the configuration.
-    pub publish: bool,
-    /// `replicate` of the configuration.
-    pub replicate: bool,
-    /// Since the daemon began.
-    pub uptime: Duration,
-    /// The start has come to its end.
-    pub started: bool,
-    /// Stopping was requested.
-    pub stopping: bool,
-    /// The database is open and answers.
-    pub db_connected: bool,
-    /// The broker is connected.
-    pub nats_connected: bool,
-    /// Capture is in place on every replicated table.
-    pub cdc_installed: bool,
-    /// Number of replicated tables.
-    pub tables_tracked: u64,
-    /// Change-log rows that no echo has confirmed yet.
-    pub pending: u64,
-    /// When a batch was last acknowledged.
-    pub last_published: Option<SystemTime>,
-    /// When another node's batch was last applied.
-    pub last_replicated: Option<SystemTime>,
-    /// Hash of the schema; empty until known.
-    pub schema_hash: String,
-    /// The hash before the last change; empty if there was none.
-    pub schema_previous_hash: String,
-    /// What the schema here lacks, while that pauses applying.
-    pub schema_paused: Option<String>,
-    /// Since when it does.
-    pub schema_paused_since: Option<SystemTime>,
-    /// What else pauses applying.
-    pub apply_paused: Option<String>,
-    /// What an operator holds back.
-    pub brakes: Set,
-    /// What is seen of a partition, and whether that is a reason to call this node unhealthy.
-    pub partition: Option<(bool, String)>,
-    /// Tables whose rows may have been written without capture, and what that waits for.
-    pub unsure: Option<String>,
-    /// Triggers of the app that fail for what other nodes have changed.
-    pub triggers: Option<String>,
-    /// Entries in the dead-letter journal.
-    pub dead_letters: u64,
-    /// Troubles that last, by component.
-    pub troubles: BTreeMap<Component, Trouble>,
-    /// Running loops and the time since each last made progress.
-    pub loops: BTreeMap<Loop, Duration>,
-}
+pub use steps::{At, SLOW, SlowStep, Step};
+pub use verdict::{Condition, STALL, State, Verdict, judge};
+pub use view::{Component, Disk, Loop, Partition, Trouble, View};
 
 /// The shared value that the loops write; clones share it.
 #[derive(Debug, Clone)]
@@ -131,6 +33,7 @@ struct Shared {
 struct Now {
     view: View,
     progress: BTreeMap<Loop, Instant>,
+    steps: BTreeMap<&'static str, steps::Under>,
     /// How many pieces of work are under way that loops rightly wait for.
     long_works: usize,
 }
@@ -189,17 +92,26 @@ impl Status {
             apply_paused: None,
             brakes: Set::default(),
             partition: None,
+            snapshots: true,
+            lag_messages: None,
+            consumers: BTreeMap::new(),
+            disk: None,
+            database_error: None,
             unsure: None,
             triggers: None,
             dead_letters: 0,
             troubles: BTreeMap::new(),
             loops: BTreeMap::new(),
+            at: BTreeMap::new(),
+            logged: (0, 0),
+            last_error: None,
         };
         Self(Arc::new(Shared {
             born: Instant::now(),
             now: Mutex::new(Now {
                 view,
                 progress: BTreeMap::new(),
+                steps: BTreeMap::new(),
                 long_works: 0,
             }),
         }))
@@ -284,9 +196,41 @@ impl Status {
         self.lock().view.apply_paused = reason;
     }
 
-    /// What is seen of a partition; `true`: this node is cut off, not only from some.
-    pub fn set_partition(&self, seen: Option<(bool, String)>) {
+    /// What is seen of a partition.
+    pub fn set_partition(&self, seen: Option<Partition>) {
         self.lock().view.partition = seen;
+    }
+
+    /// Whether snapshots are enabled.
+    pub fn set_snapshots(&self, enabled: bool) {
+        self.lock().view.snapshots = enabled;
+    }
+
+    /// Messages of the order stream that are not applied here; `None`: not known.
+    pub fn set_lag(&self, messages: Option<u64>) {
+        self.lock().view.lag_messages = messages;
+    }
+
+    /// Why nothing can be read from a shard's stream; `None`: it can.
+    pub fn set_consumer(&self, shard: ShardId, sentence: Option<String>) {
+        self.lock().view.consumers.insert(shard.0, sentence);
+    }
+
+    /// Nothing is read at the moment, and nothing is to be.
+    pub fn clear_consumers(&self) {
+        let mut now = self.lock();
+        now.view.consumers.clear();
+        now.view.lag_messages = None;
+    }
+
+    /// Room in the file system of the database; `None`: not known.
+    pub fn set_disk(&self, disk: Option<Disk>) {
+        self.lock().view.disk = disk;
+    }
+
+    /// Why the database cannot be read; `None`: it can.
+    pub fn set_database_error(&self, error: Option<String>) {
+        self.lock().view.database_error = error;
     }
 
     /// What an operator holds back.
@@ -307,6 +251,13 @@ impl Status {
     /// Entries in the dead-letter journal.
     pub fn set_dead_letters(&self, entries: u64) {
         self.lock().view.dead_letters = entries;
+    }
+
+    /// How many errors and warnings were logged since the start, and the last error.
+    pub fn set_logged(&self, counts: (u64, u64), last_error: Option<LastError>) {
+        let mut now = self.lock();
+        now.view.logged = counts;
+        now.view.last_error = last_error;
     }
 
     /// A component is in trouble; `error` is a sentence without secrets. The same sentence again keeps its time.
@@ -363,6 +314,7 @@ impl Status {
         let mut view = now.view.clone();
         view.uptime = self.0.born.elapsed();
         view.loops = now.silences();
+        view.at = steps::at(&now.steps);
         view
     }
 }

@@ -5,6 +5,7 @@
 //! leaves but by its echo.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use super::outbox::Outbox;
 use crate::change::position::{BatchNumber, Sequence};
@@ -19,6 +20,10 @@ pub struct Flying {
     pub acknowledged: Option<Sequence>,
     /// It was acknowledged before, and counted.
     pub counted: bool,
+    /// It was sent before, whatever became of it.
+    pub sent: bool,
+    /// When the first commit that it may carry was noticed.
+    pub since: Instant,
 }
 
 impl Flying {
@@ -35,11 +40,13 @@ pub struct FlyingBatches(VecDeque<Flying>);
 
 impl FlyingBatches {
     /// Adds the next batch.
-    pub fn push(&mut self, batch: Batch) {
+    pub fn push(&mut self, batch: Batch, since: Instant) {
         self.0.push_back(Flying {
             outbox: Outbox::new(batch),
             acknowledged: None,
             counted: false,
+            sent: false,
+            since,
         });
     }
 
@@ -59,6 +66,12 @@ impl FlyingBatches {
     #[must_use]
     pub fn raw_bytes(&self) -> u64 {
         self.0.iter().map(|f| f.outbox.batch().raw_bytes).sum()
+    }
+
+    /// When the first commit was noticed that one of them carries.
+    #[must_use]
+    pub fn since(&self) -> Option<Instant> {
+        self.0.front().map(|f| f.since)
     }
 
     /// The oldest.

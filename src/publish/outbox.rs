@@ -74,6 +74,12 @@ impl Outbox {
         self.sent_bytes
     }
 
+    /// The messages that it takes: its pieces and its commit record.
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        self.pieces.len() + 1
+    }
+
     /// The pieces that are not known to be stored, by number.
     #[must_use]
     pub fn missing(&self) -> Vec<usize> {

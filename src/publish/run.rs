@@ -5,8 +5,9 @@
 //! The loop runs from the first moment, broker or not, since it also keeps capture current when the schema changes.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use prometheus::IntGauge;
 use rusqlite::Connection;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
@@ -47,6 +48,36 @@ const KEPT_BYTES: u64 = 8 << 20;
 /// How often batches in flight are looked at.
 const LOOK_AT_FLYING: Duration = Duration::from_millis(50);
 
+/// When a commit was noticed, by both clocks.
+#[derive(Debug, Clone, Copy)]
+struct Noticed {
+    at: Instant,
+    /// Microseconds since the Unix epoch.
+    micros: u64,
+}
+
+impl Noticed {
+    fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            at: Instant::now(),
+            micros: since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// What was noticed first may have been no commit of the app's: nothing was pending yet at `settled`.
+    fn not_before(self, settled: Option<Instant>) -> Self {
+        let late = settled.map_or(Duration::ZERO, |s| s.saturating_duration_since(self.at));
+        let micros = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            at: self.at + late,
+            micros: self.micros.saturating_add(micros),
+        }
+    }
+}
+/// Its name in health and in the log.
+const LOOP: &str = Loop::Publish.name();
+
 /// The outbound loop.
 pub struct PublishLoop {
     engine: Arc<Engine>,
@@ -55,6 +86,8 @@ pub struct PublishLoop {
     watch: Watch,
     /// The app has committed something that no scan has seen.
     unseen: bool,
+    /// When the first of that was noticed.
+    noticed: Option<Noticed>,
     /// Batches whose echo has not been folded, oldest first.
     flying: FlyingBatches,
     /// Keeps to an operator's limit.
@@ -65,6 +98,8 @@ pub struct PublishLoop {
     reconnects: u64,
     /// What health shows of capture.
     shown: Option<Arc<Captured>>,
+    /// Batches in flight, and their bytes, for metrics.
+    depth: Option<(IntGauge, IntGauge)>,
 }
 
 impl PublishLoop {
@@ -76,12 +111,17 @@ impl PublishLoop {
         let path = engine.config.db_path.clone();
         let reader = connection::open_reader(&path)?;
         let interval = Some(engine.config.polling_interval).filter(|i| !i.is_zero());
+        let queues = &engine.metrics.queues;
+        let batches = queues.queue("in_flight", WINDOW_BATCHES).ok();
+        let bytes = queues.queue("in_flight_bytes", usize::try_from(KEPT_BYTES).unwrap_or(0));
         Ok(Self {
+            depth: batches.zip(bytes.ok()),
             watch: Watch::new(&path, interval),
             engine,
             runtime,
             reader,
             unseen: true,
+            noticed: None,
             flying: FlyingBatches::default(),
             pace: Pace::default(),
             resend: Backoff::new(Duration::from_millis(50), Duration::from_secs(3)),
@@ -111,6 +151,7 @@ impl PublishLoop {
                 Ok(false) => backoff.reset(),
                 Err(e) => self.report(&e, &mut backoff),
             }
+            self.show_in_flight();
         }
         engine.status.ended(Loop::Publish);
     }
@@ -131,6 +172,8 @@ impl PublishLoop {
             })?;
         }
         if self.unseen {
+            self.noticed.get_or_insert_with(Noticed::now);
+            let _step = self.engine.status.step(LOOP, "capture");
             self.keep_capture_current()?;
         }
         let broker = self
@@ -168,14 +211,25 @@ impl PublishLoop {
             return Ok(false);
         }
         self.engine.metrics.publish_held_back.set(0);
-        let Some(batch) = self.scan(&broker)? else {
+        // What is committed from here on may be for the next batch.
+        let (before, now) = (self.noticed, Noticed::now());
+        let scanned = {
+            let _step = self.engine.status.step(LOOP, "scan");
+            self.scan(&broker)?
+        };
+        let Some(mut batch) = scanned else {
             self.unseen = false;
+            self.noticed = None;
             self.engine.status.recovered(Component::Publish);
             return Ok(false);
         };
         self.engine.sending(batch.record.batch);
         self.pace.spend(batch.record.row_count, Instant::now());
-        self.flying.push(batch);
+        self.noticed = Some(now);
+        let since = before.unwrap_or(now).not_before(self.engine.way.settled());
+        // It may have waited for the broker: the others are to see for how long.
+        batch.record.scanned_at = batch.record.scanned_at.min(since.micros);
+        self.flying.push(batch, since.at);
         self.resend_lost(&broker);
         Ok(true)
     }
@@ -225,7 +279,15 @@ impl PublishLoop {
         let engine = Arc::clone(&self.engine);
         while let Some(flying) = self.flying.unacknowledged() {
             let number = flying.number();
-            match send(&self.runtime, &engine, broker, &mut flying.outbox) {
+            let _step = engine.status.step(LOOP, "send");
+            let begun = Instant::now();
+            let sent = send(&self.runtime, &engine, broker, &mut flying.outbox);
+            if matches!(sent, Ok(_) | Err(SendError::Publish(_)))
+                && std::mem::replace(&mut flying.sent, true)
+            {
+                engine.metrics.resends.inc();
+            }
+            match sent {
                 Ok(at) => {
                     flying.acknowledged = Some(at);
                     self.resend.reset();
@@ -234,6 +296,14 @@ impl PublishLoop {
                         let batch = flying.outbox.batch();
                         engine.gate.spend(flying.outbox.sent_bytes());
                         engine.metrics.batches_published.inc();
+                        engine
+                            .metrics
+                            .parts_published
+                            .inc_by(flying.outbox.parts() as u64);
+                        engine
+                            .metrics
+                            .commit_to_publish
+                            .observe(flying.since.elapsed().as_secs_f64());
                         engine.metrics.rows_published.inc_by(batch.record.row_count);
                         engine.metrics.published_bytes_raw.inc_by(batch.raw_bytes);
                         engine
@@ -241,6 +311,15 @@ impl PublishLoop {
                             .published_bytes_sent
                             .inc_by(flying.outbox.sent_bytes());
                         engine.status.published();
+                        tracing::debug!(
+                            batch = number.0,
+                            shard = ShardId::ORDER.0,
+                            seq = at.0,
+                            rows = batch.record.row_count,
+                            bytes = flying.outbox.sent_bytes(),
+                            duration = begun.elapsed().as_secs_f64(),
+                            "published a batch"
+                        );
                     }
                 }
                 Err(e) => {
@@ -256,6 +335,19 @@ impl PublishLoop {
             }
         }
         true
+    }
+
+    /// How much is on its way, and since when.
+    fn show_in_flight(&self) {
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        if let Some((batches, bytes)) = &self.depth {
+            batches.set(number(self.flying.len() as u64));
+            bytes.set(number(self.flying.raw_bytes()));
+        }
+        let noticed = self.noticed.map(|n| n.at);
+        self.engine
+            .way
+            .set_unconfirmed_since(self.flying.since().or(noticed));
     }
 
     /// New and altered tables get their triggers at once.
@@ -306,7 +398,7 @@ impl PublishLoop {
     }
 
     fn scan(&mut self, broker: &Broker) -> Result<Option<Batch>, ScanError> {
-        let log = &self.engine.config.replication_log;
+        let log = &self.engine.settings.now().replication_log;
         let limits = Limits {
             max_payload: broker.max_payload(),
             shards: log.shards,
@@ -358,7 +450,7 @@ impl PublishLoop {
                     };
                     tracing::error!(error = %error, remedy, "could not read the changes of the database; trying again");
                 }
-                self.engine.status.failed(Component::Database, error);
+                self.engine.status.failed(Component::Publish, error);
             }
         }
         self.unseen = true;

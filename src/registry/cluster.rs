@@ -1,12 +1,15 @@
 //! The entries of all nodes, read for people.
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use crate::change::position::NodeId;
 use crate::stream::{Broker, KvError};
 
 use super::entry::Entry;
 
 /// An entry, and whether its node is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listed {
     /// What it said last.
     pub entry: Entry,
@@ -14,6 +17,8 @@ pub struct Listed {
     pub running: bool,
     /// Seconds between this entry and the newest of all, by the server's clock.
     pub seconds_behind: u64,
+    /// Seconds that the node's clock was ahead of the server's when it said this; `None`: it did not say the time.
+    pub clock_ahead: Option<f64>,
 }
 
 /// The registry's bucket.
@@ -42,10 +47,7 @@ pub async fn list(broker: &Broker) -> Result<(Vec<Listed>, Vec<String>), KvError
     let living = broker.living_nodes().await?;
     let mut found = Vec::new();
     let mut unreadable = Vec::new();
-    for key in kv.keys().await? {
-        let Some(held) = kv.get(&key).await? else {
-            continue;
-        };
+    for (key, held) in kv.entries().await? {
         match serde_json::from_slice::<Entry>(&held.value) {
             Ok(entry) => found.push((entry, held.created)),
             Err(_) => unreadable.push(key),
@@ -58,6 +60,12 @@ pub async fn list(broker: &Broker) -> Result<(Vec<Listed>, Vec<String>), KvError
         .map(|(entry, at)| Listed {
             running: living.contains(&NodeId(entry.node_id)),
             seconds_behind: newest.saturating_sub(at) / 1_000_000_000,
+            clock_ahead: OffsetDateTime::parse(&entry.updated_at, &Rfc3339)
+                .ok()
+                .and_then(|said| {
+                    let stored = OffsetDateTime::from_unix_timestamp_nanos(at.into()).ok()?;
+                    Some((said - stored).as_seconds_f64())
+                }),
             entry,
         })
         .collect();

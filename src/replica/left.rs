@@ -87,7 +87,7 @@ impl Replica {
             return Ok(false);
         };
         tracing::info!(
-            position = %state.position.sequence,
+            position = state.position.sequence.0,
             "this database was cleaned up: this node goes on from where it stood"
         );
         write_state(&self.conn, &state, &cluster)?;

@@ -109,6 +109,13 @@ impl Replica {
     }
 
     fn open_here(&mut self) -> Result<(), ReplicaError> {
+        if remove::go_program_was_here(&self.conn)? {
+            let objects = remove::remove_go_program(&self.conn)?;
+            tracing::warn!(
+                objects,
+                "what the Go HarmonyLite left in this database is removed; rows that it had not published count as they stand here"
+            );
+        }
         ddl::migrate(&self.conn)?;
         let fresh = format!("{:032x}", rand::random::<u128>());
         let before = node::read(&self.conn)?;
@@ -121,7 +128,7 @@ impl Replica {
                 // Where a snapshot is folded on, it is nobody's.
                 if self.me != NodeId(0) {
                     tracing::info!(
-                        position = %state.position.sequence, taken_by = %state.node_id,
+                        position = state.position.sequence.0, taken_by = %state.node_id,
                         "this database is a snapshot that was put in place: this node goes on from its position"
                     );
                 }
@@ -162,7 +169,7 @@ impl Replica {
                 if node::cluster(&self.conn)?.is_some() {
                     "what was written here meanwhile is looked for"
                 } else {
-                    "what was written here meanwhile is not known, and stays here; harmonylite verify --repair sends it"
+                    "what was written here meanwhile is not known, and stays here; harmonylite verify --repair --from NODE_ID with the id of this node sends it"
                 }
             );
         }

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first asks to drain and stop, the second to leave at once.
+//! SIGTERM and SIGINT: the first asks to drain and stop, the second to leave at once. SIGHUP: read the configuration again.
 //!
 //! Invariant: whoever sends a second signal gets a process that is gone within [`FORCED_GRACE`], whatever the
 //! loops do.
@@ -46,6 +46,19 @@ pub fn install(shutdown: &Shutdown) -> io::Result<JoinHandle<()>> {
     }))
 }
 
+/// Calls `reload` on each SIGHUP, from now until the process ends, within the runtime.
+///
+/// # Errors
+/// When the operating system refuses a handler.
+pub fn on_hangup(reload: impl Fn() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload();
+        }
+    }))
+}
+
 async fn forced(shutdown: &Shutdown, name: &'static str) {
     tracing::warn!(
         signal = name,
@@ -54,6 +67,7 @@ async fn forced(shutdown: &Shutdown, name: &'static str) {
     shutdown.force(name);
     tokio::time::sleep(FORCED_GRACE).await;
     tracing::error!("the daemon did not stop by itself; ending the process");
+    crate::telemetry::logging::flush();
     // Whatever still runs has had its time; SQLite recovers from this as from a power loss.
     #[allow(clippy::disallowed_methods)]
     std::process::exit(FORCED_EXIT);

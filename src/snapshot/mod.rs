@@ -21,6 +21,7 @@ pub mod due;
 pub mod fold;
 pub mod manifest;
 pub mod presence;
+pub mod reach;
 pub mod rebase;
 pub mod reconcile;
 mod reconciling;

@@ -274,20 +274,13 @@ pub async fn leave(kv: &Kv, node: NodeId) -> Result<(), KvError> {
 /// # Errors
 /// The broker's.
 pub async fn said(kv: &Kv) -> Result<Vec<Announced>, KvError> {
-    let mut nodes: Vec<u64> = kv
-        .keys()
-        .await?
-        .iter()
-        .filter_map(|key| key.strip_prefix(PREFIX)?.parse().ok())
-        .collect();
-    nodes.sort_unstable();
-    nodes.dedup();
-    let mut all = Vec::new();
-    for node in nodes.into_iter().map(NodeId) {
-        if let Some(entry) = kv.get(&key(node)).await? {
-            all.push(Announced::read(node, &entry));
-        }
-    }
+    let entries = kv.entries().await?;
+    let of = |(key, entry): (&String, &KvEntry)| {
+        let node = NodeId(key.strip_prefix(PREFIX)?.parse().ok()?);
+        Some(Announced::read(node, entry))
+    };
+    let mut all: Vec<Announced> = entries.iter().filter_map(of).collect();
+    all.sort_unstable_by_key(|a| a.node);
     Ok(all)
 }
 

@@ -79,7 +79,7 @@ pub async fn rebase(
         base::make(&mut copied, &base)?;
         if !remains.void.is_empty() {
             tracing::error!(
-                messages = ?remains.void,
+                void = ?remains.void,
                 "the broker has lost the rows of these messages, and they count for nothing in the new history; their publishers send again what they have kept of them"
             );
         }

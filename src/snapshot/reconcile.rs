@@ -207,7 +207,7 @@ impl Reconciler {
                 if self.said.as_ref() != Some(&why) {
                     let tables: Vec<&str> = unsure.iter().map(|u| u.table.as_str()).collect();
                     tracing::warn!(
-                        tables = tables.join(", "),
+                        table = tables.join(", "),
                         "what was written in these tables without capture cannot be looked for yet: {why}"
                     );
                     self.said = Some(why);
@@ -234,8 +234,8 @@ impl Reconciler {
         }
         let tables: Vec<&str> = gaps.iter().map(|u| u.table.as_str()).collect();
         tracing::warn!(
-            tables = tables.join(", "),
-            "what was written in these tables without capture is not known, since snapshots are disabled: run harmonylite verify, and verify --repair on this node where its rows are the right ones"
+            table = tables.join(", "),
+            "what was written in these tables without capture is not known, since snapshots are disabled: run harmonylite verify, and verify --repair --from NODE_ID with the id of the node whose rows are the right ones"
         );
         self.replica(|r| r.give_up_unsure(&gaps, PATIENCE, &|| false))
             .map_err(waits)
@@ -258,7 +258,7 @@ impl Reconciler {
         self.engine.metrics.reconciled_rows.inc_by(rows);
         let tables: Vec<&str> = tables.iter().map(|u| u.table.as_str()).collect();
         tracing::info!(
-            tables = tables.join(", "),
+            table = tables.join(", "),
             rows,
             "tables are certain again: rows that were written without capture are published"
         );

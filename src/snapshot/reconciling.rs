@@ -194,7 +194,11 @@ impl Reconciler {
             .await?
         };
         let mut rows = self.enter(difference.ok_or(NotYet::Moved)?).await?;
-        tracing::debug!(seconds = begun.elapsed().as_secs_f32(), position = %at, "compared");
+        tracing::debug!(
+            duration = begun.elapsed().as_secs_f64(),
+            position = at.0,
+            "compared"
+        );
         // Last, and each by itself: a table that cannot be taken over yet, for its schema is another, must not keep the gaps of others open when applying goes on.
         let mut certain = others;
         let mut held_up = None;

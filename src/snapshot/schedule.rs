@@ -40,6 +40,11 @@ const TRIM_EVERY: Duration = Duration::from_secs(300);
 /// A stream is read through to be trimmed when this share of it can go.
 const WORTH: u64 = 8;
 
+/// Its name in health and in the log.
+pub(super) const LOOP: &str = "snapshots";
+/// A look asks store and broker, which may be slow.
+const SLOW: Duration = Duration::from_secs(60);
+
 /// The loop.
 pub struct Schedule {
     pub(super) engine: Arc<Engine>,
@@ -59,6 +64,8 @@ pub struct Schedule {
     trimmed: Option<Instant>,
     backoff: Backoff,
     not_before: Instant,
+    /// While the last attempt has failed: the newest verified snapshot of that time.
+    failed_at: Option<Option<String>>,
 }
 
 impl Schedule {
@@ -88,6 +95,7 @@ impl Schedule {
             trimmed: None,
             backoff: Backoff::new(Duration::from_secs(2), Duration::from_secs(300)),
             not_before: Instant::now(),
+            failed_at: None,
         }
     }
 
@@ -109,7 +117,7 @@ impl Schedule {
                 () = tokio::time::sleep(LOOK.min(self.leader.renew_every())) => {
                     tokio::select! {
                         () = shutdown.requested() => break,
-                        () = self.tick(scheduled) => {}
+                        () = self.look(scheduled) => {}
                     }
                 }
             }
@@ -118,6 +126,12 @@ impl Schedule {
         /// It expires by itself otherwise.
         const RELEASE: Duration = Duration::from_secs(1);
         let _ = tokio::time::timeout(RELEASE, self.leader.release()).await;
+    }
+
+    async fn look(&mut self, scheduled: bool) {
+        let status = self.engine.status.clone();
+        let _step = status.long_step(LOOP, "look", SLOW);
+        self.tick(scheduled).await;
     }
 
     async fn tick(&mut self, scheduled: bool) {
@@ -129,6 +143,7 @@ impl Schedule {
         if !scheduled || !self.may_lead() {
             let _ = self.leader.release().await;
             self.engine.metrics.snapshot_leader.set(0);
+            self.engine.status.recovered(Component::Snapshots);
             return;
         }
         let before = self.leader.is_held();
@@ -144,9 +159,18 @@ impl Schedule {
                 self.listed = None;
             } else {
                 tracing::info!("another node takes the cluster's snapshots from now on");
-                // What failed is that node's to show now.
-                self.engine.status.recovered(Component::Snapshots);
             }
+        }
+        // What failed is the leader's to show, and over once anybody has taken one since. The role may have been lost within the work that failed.
+        let newest = self.verified.0.first().map(|m| &m.file);
+        if !held
+            || self
+                .failed_at
+                .as_ref()
+                .is_some_and(|at| at.as_ref() != newest)
+        {
+            self.failed_at = None;
+            self.engine.status.recovered(Component::Snapshots);
         }
         if held && Instant::now() >= self.not_before {
             self.lead().await;
@@ -217,7 +241,10 @@ impl Schedule {
             } else {
                 tracing::debug!("{error}; trying again");
             }
-            self.engine.status.failed(Component::Snapshots, error);
+            if self.leader.is_held() {
+                self.failed_at = Some(self.verified.0.first().map(|m| m.file.clone()));
+                self.engine.status.failed(Component::Snapshots, error);
+            }
         }
     }
 
@@ -270,7 +297,7 @@ impl Schedule {
             schema_changed: self.newest.as_ref().is_some_and(|m| m.schema != schema),
             kept: living.keep_much(),
         };
-        match due(&situation, self.engine.config.snapshot.interval) {
+        match due(&situation, self.engine.settings.now().snapshot.interval) {
             Some(reason) => self.take_scheduled(reason).await?,
             None if self.is_worth_trimming(&streams) => {
                 self.trim(&streams, &living, false).await?;
@@ -278,6 +305,7 @@ impl Schedule {
             None => {}
         }
         self.backoff.reset();
+        self.failed_at = None;
         self.engine.status.recovered(Component::Snapshots);
         Ok(())
     }
@@ -330,7 +358,7 @@ impl Schedule {
             order
                 .last
                 .0
-                .saturating_sub(self.engine.config.replication_log.max_entries),
+                .saturating_sub(self.engine.settings.now().replication_log.max_entries),
         );
         let by_count = covered.min(kept).0 >= least;
         let rested = self.trimmed.is_none_or(|at| at.elapsed() >= TRIM_EVERY);
@@ -380,7 +408,7 @@ impl Schedule {
             None => return Ok(!unblock),
         }
         let publishers = tokio::task::block_in_place(|| self.engine.replica().publishers().clone());
-        let config = &self.engine.config.replication_log;
+        let config = &self.engine.settings.now().replication_log;
         let known = Known {
             publishers,
             living,
@@ -394,7 +422,12 @@ impl Schedule {
         if trimmed.messages > 0 {
             self.engine.metrics.purged_messages.inc_by(trimmed.messages);
             self.engine.metrics.purged_bytes.inc_by(trimmed.bytes);
-            tracing::info!(messages = trimmed.messages, bytes = trimmed.bytes, snapshot = %covered, "the streams were trimmed");
+            tracing::info!(
+                messages = trimmed.messages,
+                bytes = trimmed.bytes,
+                seq = covered.0,
+                "the streams were trimmed"
+            );
         }
         let streams = Streams::look(&self.broker, config.shards)
             .await

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::desk::{Ask, Saved};
 use super::manifest::Manifest;
-use super::schedule::{LOOK, Schedule};
+use super::schedule::{LOOK, LOOP, Schedule};
 use super::take::{self, Own};
 use super::verified::Verified;
 use crate::brakes::Part;
@@ -20,6 +20,8 @@ pub(super) const TAKING: Duration = Duration::from_secs(15);
 
 /// How long someone who asks waits for another node's snapshot to be done, and for this node to have folded what was there.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// From when taking one is unusually long: it copies, uploads and reads back the whole database, and tells how far it is.
+const SLOW: Duration = Duration::from_secs(1800);
 
 /// How long someone who asks waits for what is pending here to be published first; an app that writes on and on has always something pending.
 const PUBLISH: Duration = Duration::from_secs(5);
@@ -58,6 +60,7 @@ impl Schedule {
                 Some(before) => Own::FoldedOnto(before, &self.broker),
                 None => Own::MustBeBack(&self.broker),
             };
+            let _step = engine.status.long_step(LOOP, "take", SLOW);
             let take = take::take(&engine, &self.catalog, own, &progress);
             tokio::pin!(take);
             let every = taking.renew_every().min(self.leader.renew_every());
@@ -66,6 +69,7 @@ impl Schedule {
                     taken = &mut take => break taken.map_err(|e| e.to_string()),
                     () = tokio::time::sleep(every) => {}
                 }
+                self.show_age();
                 // Renewing may fail for a while; the lease then ends by our own clock.
                 let _ = taking.hold().await;
                 if scheduled {
@@ -105,7 +109,7 @@ impl Schedule {
         metrics.snapshots_taken.inc();
         metrics.snapshot_duration_seconds.set(took.as_secs_f64());
         tracing::info!(
-            snapshot = %manifest.file, position = manifest.sequence, bytes = manifest.size, seconds = took.as_secs_f32(), store = self.catalog.store_name(),
+            snapshot = %manifest.file, position = manifest.sequence, bytes = manifest.size, duration = took.as_secs_f64(), store = self.catalog.store_name(),
             "a snapshot was taken and verified"
         );
         let verified = Verified::add(&self.kv, &manifest)

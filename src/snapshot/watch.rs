@@ -2,6 +2,7 @@
 //!
 //! Invariant: the publisher learns of a soft limit within a second of its being passed, and counts what it sends itself meanwhile.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,11 +10,15 @@ use crate::change::position::{Sequence, ShardId};
 use crate::cluster::announce;
 use crate::engine::Engine;
 use crate::history::watch::Watch;
+use crate::http::status::Component;
 use crate::stream::{Broker, Kv, KvError, StreamState};
 
 /// The share of `max_bytes`, in percent, above which nothing new is published until a snapshot has made room. The rest is for what is under way and
 /// for what the leader must publish before its snapshot counts.
 pub const SOFT_LIMIT: u64 = 80;
+
+/// From when a stream or a consumer that stands still makes this node unhealthy: longer than one of them takes to be made anew, or to elect a leader.
+pub const STALLED: Duration = Duration::from_secs(6);
 
 /// How often the streams are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -103,6 +108,7 @@ pub async fn begin(engine: &Engine, broker: &Broker, kv: &Kv) -> Result<(), KvEr
 /// Runs until it is dropped.
 pub async fn run(engine: Arc<Engine>, broker: Broker, kv: Kv) {
     let config = &engine.config.replication_log;
+    let mut looking = Looking::default();
     let mut looked: Option<Instant> = None;
     let mut histories = Watch::new(Arc::clone(&engine), broker.clone());
     loop {
@@ -111,9 +117,8 @@ pub async fn run(engine: Arc<Engine>, broker: Broker, kv: Kv) {
         }
         if looked.is_none_or(|at| at.elapsed() >= LOOK) {
             looked = Some(Instant::now());
-            match Streams::look(&broker, config.shards).await {
-                Ok(streams) => show(&engine, &streams),
-                Err(error) => tracing::debug!(%error, "the streams could not be looked at"),
+            if let Some(streams) = looking.look(&engine, &broker).await {
+                show(&engine, &streams);
             }
             histories.look().await;
         }
@@ -121,8 +126,63 @@ pub async fn run(engine: Arc<Engine>, broker: Broker, kv: Kv) {
     }
 }
 
+/// Looks at the streams every moment, and shows in health which of them do not answer.
+#[derive(Debug, Default)]
+pub struct Looking {
+    /// Since when a stream of payload does not answer.
+    silent: BTreeMap<u64, Instant>,
+}
+
+impl Looking {
+    /// Looks; `None` where a stream does not answer. Their sizes are shown in metrics.
+    pub async fn look(&mut self, engine: &Engine, broker: &Broker) -> Option<Streams> {
+        let mut states = Vec::new();
+        let shards = engine.config.replication_log.shards;
+        let mut failed = None;
+        for shard in (1..=shards).map(ShardId) {
+            match broker.stream_state(shard).await {
+                Ok(state) => {
+                    self.silent.remove(&shard.0);
+                    engine.way.reaches(shard, state.last);
+                    states.push(state);
+                }
+                Err(error) if broker.is_connected() => {
+                    tracing::debug!(%error, "a stream could not be looked at");
+                    self.silent.entry(shard.0).or_insert_with(Instant::now);
+                    failed = Some(error);
+                }
+                Err(_) => return None,
+            }
+            // Shard 1 has a consumer; payload of the others is fetched message by message.
+            if shard != ShardId::ORDER {
+                let silent = self.silent.get(&shard.0);
+                let lasts = silent.is_some_and(|since| since.elapsed() >= STALLED);
+                let sentence = format!("the stream of shard {shard} does not answer");
+                engine.status.set_consumer(shard, lasts.then_some(sentence));
+            }
+            if failed.is_some() {
+                // This node has to announce itself meanwhile, and each answer may take its time not to come.
+                break;
+            }
+        }
+        if let Some(error) = failed {
+            engine.status.failed(Component::JetStream, error);
+            return None;
+        }
+        engine.status.recovered(Component::JetStream);
+        let streams = Streams { states };
+        show_sizes(engine, &streams);
+        Some(streams)
+    }
+}
+
 /// To gauges and to the publisher.
 pub fn show(engine: &Engine, streams: &Streams) {
+    show_sizes(engine, streams);
+    engine.gate.set_room(streams.room(), streams.up_to(100));
+}
+
+fn show_sizes(engine: &Engine, streams: &Streams) {
     for (shard, state) in (1..).map(ShardId).zip(&streams.states) {
         engine.metrics.stream_bytes.set(shard, state.bytes);
         engine
@@ -130,7 +190,6 @@ pub fn show(engine: &Engine, streams: &Streams) {
             .stream_limit_bytes
             .set(shard, state.limit.unwrap_or(0));
     }
-    engine.gate.set_room(streams.room(), streams.up_to(100));
 }
 
 #[cfg(test)]

@@ -258,7 +258,7 @@ impl Tries<'_> {
                     store = &**self.store,
                     error = %source,
                     tries_left = self.left,
-                    wait_seconds = wait.as_secs_f32(),
+                    wait_seconds = wait.as_secs_f64(),
                     "{} failed, trying again",
                     self.what
                 );

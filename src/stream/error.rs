@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::refusal::Refusal;
 use crate::change::position::{Sequence, ShardId};
 
 /// A request to the broker that did not succeed.
@@ -72,7 +73,7 @@ pub enum StreamError {
     },
     /// JetStream is not there: switched off, still starting, or without a leader.
     #[error(
-        "JetStream does not answer ({what}); it may be starting, or not be enabled on this server or account"
+        "no responders available: JetStream does not answer ({what}); it may be starting, or not be enabled on this server or account"
     )]
     NoJetStream {
         /// What was wanted.
@@ -153,6 +154,15 @@ pub enum StreamError {
 }
 
 impl StreamError {
+    /// What the server does not let us in for; `None`: it was not reached, or something else went wrong.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Connect { source, .. } => Refusal::of(source),
+            _ => None,
+        }
+    }
+
     /// Whether the same request may succeed later with nothing changed by an operator.
     #[must_use]
     pub const fn is_transient(&self) -> bool {

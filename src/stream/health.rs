@@ -15,6 +15,9 @@ pub struct ReaderHealth {
     stalls: AtomicU64,
     started: Instant,
     progress_nanos: AtomicU64,
+    /// When the server was last heard of, and since when the caller waits for a message; 0: it does not.
+    heard_nanos: AtomicU64,
+    waiting_nanos: AtomicU64,
     trouble: Mutex<Option<String>>,
 }
 
@@ -33,6 +36,10 @@ pub struct ReaderSnapshot {
     pub stalls: u64,
     /// Time since the last message was handed over, or since the reader was made.
     pub since_progress: Duration,
+    /// For how long the caller has waited for a message; zero when it does not.
+    pub waiting: Duration,
+    /// Time since the server last sent anything for this reader, be it a sign of life.
+    pub silent: Duration,
     /// What keeps the reader from reading at the moment; `None` when all is well.
     pub trouble: Option<String>,
 }
@@ -46,6 +53,8 @@ impl ReaderHealth {
             stalls: AtomicU64::new(0),
             started: Instant::now(),
             progress_nanos: AtomicU64::new(0),
+            heard_nanos: AtomicU64::new(0),
+            waiting_nanos: AtomicU64::new(0),
             trouble: Mutex::new(None),
         }
     }
@@ -61,14 +70,22 @@ impl ReaderHealth {
     /// All of it.
     #[must_use]
     pub fn snapshot(&self) -> ReaderSnapshot {
-        let progress = Duration::from_nanos(self.progress_nanos.load(Ordering::Relaxed));
+        let since = |nanos: &AtomicU64| {
+            let at = Duration::from_nanos(nanos.load(Ordering::Relaxed));
+            self.started.elapsed().saturating_sub(at)
+        };
         ReaderSnapshot {
             delivered: Sequence(self.delivered.load(Ordering::Relaxed)),
             stream_last: Sequence(self.stream_last.load(Ordering::Relaxed)),
             behind: self.behind(),
             recreations: self.recreations.load(Ordering::Relaxed),
             stalls: self.stalls.load(Ordering::Relaxed),
-            since_progress: self.started.elapsed().saturating_sub(progress),
+            since_progress: since(&self.progress_nanos),
+            waiting: match self.waiting_nanos.load(Ordering::Relaxed) {
+                0 => Duration::ZERO,
+                _ => since(&self.waiting_nanos),
+            },
+            silent: since(&self.heard_nanos),
             trouble: self.lock().clone(),
         }
     }
@@ -76,11 +93,27 @@ impl ReaderHealth {
     pub(super) fn message(&self, sequence: Sequence, stream_last: Sequence, now: Instant) {
         self.delivered.store(sequence.0, Ordering::Relaxed);
         self.stream_last.store(stream_last.0, Ordering::Relaxed);
-        let progress = now.saturating_duration_since(self.started).as_nanos();
-        self.progress_nanos.store(
-            u64::try_from(progress).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        self.progress_nanos
+            .store(self.nanos(now), Ordering::Relaxed);
+        self.waiting_nanos.store(0, Ordering::Relaxed);
+    }
+
+    /// The server has sent something.
+    pub(super) fn heard(&self, now: Instant) {
+        self.heard_nanos.store(self.nanos(now), Ordering::Relaxed);
+    }
+
+    /// The caller waits for a message, from now on if it has not waited before.
+    pub(super) fn waits(&self) {
+        if self.waiting_nanos.load(Ordering::Relaxed) == 0 {
+            let now = self.nanos(Instant::now()).max(1);
+            self.waiting_nanos.store(now, Ordering::Relaxed);
+        }
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.started).as_nanos();
+        u64::try_from(since).unwrap_or(u64::MAX)
     }
 
     pub(super) fn looked(&self, stream_last: Sequence) {

@@ -3,13 +3,15 @@
 //! Invariants: a write that expected something else is a [`KvError::Conflict`] and changed nothing; every call has a deadline.
 //! A read may come from a replica that is a moment behind, so decisions rest on compare-and-set, never on a read alone.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_nats::jetstream::context::KeyValueErrorKind;
 use async_nats::jetstream::kv::{self, CreateErrorKind, Operation, Store, UpdateErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, StorageType};
 use bytes::Bytes;
-use futures_util::{Future, TryStreamExt};
+use futures_util::{Future, StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
 
 use super::api::{self, API_DEADLINE};
 use super::broker::{Broker, nanos};
@@ -17,6 +19,29 @@ use super::error::{KvError, StreamError};
 
 /// What a bucket of any NATS client has unless its values expire sooner.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// Values that are read at a time where all are read.
+const READS: usize = 16;
+
+#[derive(Serialize)]
+struct SubjectsRequest<'a> {
+    subjects_filter: &'a str,
+    offset: usize,
+}
+
+/// What a stream says of its subjects, a page at a time.
+#[derive(Deserialize)]
+struct Subjects {
+    state: SubjectsState,
+    #[serde(default)]
+    total: usize,
+}
+
+#[derive(Deserialize)]
+struct SubjectsState {
+    #[serde(default)]
+    subjects: Option<BTreeMap<String, u64>>,
+}
 
 /// A key's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,23 +254,59 @@ impl Kv {
             .map_err(|error| self.changed(key, what(), error))
     }
 
-    /// The keys that have a value, in no order.
+    /// The keys that have a value, sorted.
     ///
     /// # Errors
     /// [`KvError::Stream`].
     pub async fn keys(&self) -> Result<Vec<String>, KvError> {
-        let what = || self.what("list", "*");
-        self.broker.require_connection(what)?;
-        let list = async {
-            let keys = self.store.keys().await.map_err(boxed)?;
-            keys.try_collect::<Vec<_>>().await.map_err(boxed)
-        };
-        bounded(what, list).await?.map_err(|source| {
-            KvError::Stream(StreamError::Request {
-                what: what(),
-                source,
-            })
-        })
+        Ok(self.entries().await?.into_keys().collect())
+    }
+
+    /// All keys that have a value, with their values as they were at some moment after the call.
+    ///
+    /// A key that has a value all the while is among them however often it is written meanwhile. The library's own list lacks it
+    /// then: it reads the bucket message by message, and a write removes the message that was about to be read.
+    ///
+    /// # Errors
+    /// [`KvError::Stream`].
+    pub async fn entries(&self) -> Result<BTreeMap<String, KvEntry>, KvError> {
+        let mut reading = futures_util::stream::iter(self.written().await?)
+            .map(|key| async move { self.get(&key).await.map(|entry| Some((key, entry?))) })
+            .buffered(READS);
+        let mut entries = BTreeMap::new();
+        while let Some(entry) = reading.try_next().await? {
+            entries.extend(entry);
+        }
+        Ok(entries)
+    }
+
+    /// The keys that were ever written and of which anything is left, be it the mark of a removal: the server counts them at one moment.
+    async fn written(&self) -> Result<BTreeSet<String>, KvError> {
+        self.broker.require_connection(|| self.what("list", "*"))?;
+        let bucket = self.bucket();
+        let (stream, prefix) = (format!("KV_{bucket}"), format!("$KV.{bucket}."));
+        let filter = format!("{prefix}>");
+        let mut keys = BTreeSet::new();
+        let mut offset = 0;
+        loop {
+            let asked = SubjectsRequest {
+                subjects_filter: &filter,
+                offset,
+            };
+            let subject = format!("STREAM.INFO.{stream}");
+            let info: Subjects =
+                api::request(self.broker.context(), &stream, subject, &asked).await?;
+            let page = info.state.subjects.unwrap_or_default();
+            offset += page.len();
+            let done = page.is_empty() || offset >= info.total;
+            keys.extend(
+                page.into_keys()
+                    .filter_map(|s| Some(s.strip_prefix(&prefix)?.to_owned())),
+            );
+            if done {
+                return Ok(keys);
+            }
+        }
     }
 
     fn what(&self, verb: &str, key: &str) -> String {

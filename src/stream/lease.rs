@@ -158,7 +158,7 @@ impl NodeLease {
                     ours: Box::new(self.ours.clone()),
                 });
             }
-            tracing::info!(node = %self.node, before = %holder, "taking over a node id from a daemon that has ended");
+            tracing::info!(before = %holder, "taking over a node id from a daemon that has ended");
         }
         self.revision = self
             .leases

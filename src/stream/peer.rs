@@ -136,8 +136,8 @@ impl Broker {
             .kv_bucket(&lease::leases_bucket(self), Some(lease::TIME_TO_LIVE), 1)
             .await?;
         let mut holders = BTreeMap::new();
-        for node in self.living_nodes().await? {
-            if let Some(entry) = bucket.get(&format!("node-{node}")).await?
+        for (key, entry) in bucket.entries().await? {
+            if let Some(node) = holder_of(&key)
                 && let Ok(holder) = serde_json::from_slice(&entry.value)
             {
                 holders.insert(node, holder);
@@ -154,14 +154,14 @@ impl Broker {
         let bucket = self
             .kv_bucket(&lease::leases_bucket(self), Some(lease::TIME_TO_LIVE), 1)
             .await?;
-        let mut nodes: Vec<NodeId> = bucket
-            .keys()
-            .await?
-            .iter()
-            .filter_map(|key| key.strip_prefix("node-")?.parse().ok().map(NodeId))
-            .collect();
+        let keys = bucket.keys().await?;
+        let mut nodes: Vec<NodeId> = keys.iter().filter_map(|key| holder_of(key)).collect();
         nodes.sort_unstable();
-        nodes.dedup();
         Ok(nodes)
     }
+}
+
+/// The node whose id a key of the leases holds.
+fn holder_of(key: &str) -> Option<NodeId> {
+    key.strip_prefix("node-")?.parse().ok().map(NodeId)
 }

@@ -101,6 +101,7 @@ impl LogReader {
     /// [`StreamError::Trimmed`], [`StreamError::Shorter`] or [`StreamError::Replaced`]: reading cannot go on from
     /// here. Calling again looks again.
     pub async fn next(&mut self) -> Result<StoredMessage, StreamError> {
+        self.health.waits();
         loop {
             let Some(session) = &mut self.session else {
                 self.open().await?;
@@ -125,9 +126,9 @@ impl LogReader {
                     }
                     if stalled {
                         self.health.stalled();
-                        tracing::warn!(stream = %self.stream, delivered = %self.delivered, "{reason}, starting over");
+                        tracing::warn!(stream = %self.stream, seq = self.delivered.0, "{reason}, starting over");
                     } else {
-                        tracing::debug!(stream = %self.stream, delivered = %self.delivered, "a consumer is over: {reason}");
+                        tracing::debug!(stream = %self.stream, seq = self.delivered.0, "a consumer is over: {reason}");
                     }
                     self.session = None;
                 }
@@ -154,7 +155,7 @@ impl LogReader {
         self.session = None;
         if sequence > self.delivered {
             tracing::warn!(
-                stream = %self.stream, delivered = %self.delivered, next = %sequence,
+                stream = %self.stream, seq = self.delivered.0, next = sequence.0,
                 "messages are missing from the stream"
             );
             self.after_gap = Some(sequence);
@@ -184,7 +185,7 @@ impl LogReader {
                 }
                 self.opened = true;
                 if self.health.trouble(None) {
-                    tracing::info!(stream = %self.stream, after = %self.delivered, "reading again");
+                    tracing::info!(stream = %self.stream, seq = self.delivered.0, "reading again");
                 }
                 self.opened_at = Instant::now();
                 self.session = Some(session);
@@ -201,7 +202,7 @@ impl LogReader {
             Err(error) => {
                 self.fruitless = self.fruitless.saturating_add(1);
                 if self.health.trouble(Some(error.to_string())) {
-                    tracing::warn!(stream = %self.stream, after = %self.delivered, %error, "cannot read, trying on");
+                    tracing::warn!(stream = %self.stream, seq = self.delivered.0, %error, "cannot read, trying on");
                 }
                 Ok(())
             }

@@ -197,6 +197,7 @@ impl Session {
                 return over("its subscription ended");
             };
             self.heard = Instant::now();
+            health.heard(self.heard.into_std());
             match delivery::read(message) {
                 Delivery::Message(delivered) => {
                     self.under_way = self.under_way.saturating_sub(1);

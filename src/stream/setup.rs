@@ -56,7 +56,12 @@ impl Broker {
         Ok(notices)
     }
 
-    fn wanted(&self, shard: ShardId, config: &ReplicationLogConfig, drop_oldest: bool) -> Config {
+    pub(super) fn wanted(
+        &self,
+        shard: ShardId,
+        config: &ReplicationLogConfig,
+        drop_oldest: bool,
+    ) -> Config {
         Config {
             name: self.stream_name(shard),
             subjects: vec![self.subject(shard)],
@@ -149,7 +154,7 @@ impl Broker {
 }
 
 /// The settings that we care about in which `existing` is not as `wanted`, for people.
-fn differences(existing: &Config, wanted: &Config) -> Vec<String> {
+pub(super) fn differences(existing: &Config, wanted: &Config) -> Vec<String> {
     let unlimited = |limit: i64| if limit <= 0 { -1 } else { limit };
     let mut found = Vec::new();
     let mut compare = |key: &str, existing: String, wanted: String| {

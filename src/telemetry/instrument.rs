@@ -3,17 +3,17 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry,
 };
 
-use crate::change::position::ShardId;
+use crate::change::position::{NodeId, ShardId};
 
 /// Two names for one count: the Go program's and the one with Prometheus's suffix.
 #[derive(Clone)]
 pub struct TwinCounter {
-    pub(super) old: IntCounter,
-    pub(super) new: IntCounter,
+    old: IntCounter,
+    new: IntCounter,
 }
 
 impl TwinCounter {
@@ -26,6 +26,36 @@ impl TwinCounter {
     /// The count.
     pub fn get(&self) -> u64 {
         self.new.get()
+    }
+}
+
+/// Two names for one number.
+#[derive(Clone)]
+pub struct TwinGauge {
+    old: Gauge,
+    new: Gauge,
+}
+
+impl TwinGauge {
+    /// Sets both.
+    pub fn set(&self, value: f64) {
+        self.old.set(value);
+        self.new.set(value);
+    }
+}
+
+/// Two names for one distribution.
+#[derive(Clone)]
+pub struct TwinHistogram {
+    old: Histogram,
+    new: Histogram,
+}
+
+impl TwinHistogram {
+    /// Observes in both.
+    pub fn observe(&self, value: f64) {
+        self.old.observe(value);
+        self.new.observe(value);
     }
 }
 
@@ -52,6 +82,15 @@ impl ReasonCounter {
 pub struct ReasonFlag(pub(super) IntGaugeVec);
 
 impl ReasonFlag {
+    /// These reasons exist: their flags are down, rather than not there.
+    pub fn declare(&self, reasons: &[&'static str]) {
+        for reason in reasons {
+            if let Ok(flag) = self.0.get_metric_with_label_values(&[reason]) {
+                flag.set(0);
+            }
+        }
+    }
+
     /// Takes all flags down, then raises the one of `reason`.
     pub fn set(&self, reason: Option<&'static str>) {
         // Removing all would make a raised flag's series vanish instead of falling to 0: alerts want the 0.
@@ -92,19 +131,63 @@ impl ShardGauge {
 pub struct NamedGauge(pub(super) IntGaugeVec);
 
 impl NamedGauge {
-    /// Sets the number of one of them.
-    pub fn set(&self, name: &'static str, value: u64) {
+    /// Sets the number of one of them. Their names are words of the program and numbers of shards.
+    pub fn set(&self, name: &str, value: u64) {
         if let Ok(gauge) = self.0.get_metric_with_label_values(&[name]) {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
     }
 }
 
+/// A real number for each of a few things with a name.
+#[derive(Clone)]
+pub struct NamedReal(pub(super) GaugeVec);
+
+impl NamedReal {
+    /// Sets the number of one of them.
+    pub fn set(&self, name: &'static str, value: f64) {
+        if let Ok(gauge) = self.0.get_metric_with_label_values(&[name]) {
+            gauge.set(value);
+        }
+    }
+}
+
+/// A number for each of the other nodes, and perhaps for each of their shards.
+#[derive(Clone)]
+pub struct PeerGauge(pub(super) GaugeVec);
+
+impl PeerGauge {
+    /// Sets the number of a node.
+    pub fn set(&self, peer: NodeId, value: f64) {
+        if let Ok(gauge) = self.0.get_metric_with_label_values(&[peer.to_string()]) {
+            gauge.set(value);
+        }
+    }
+
+    /// Sets the number of a node in a shard.
+    pub fn set_shard(&self, peer: NodeId, shard: ShardId, value: u64) {
+        let labels = [peer.to_string(), shard.to_string()];
+        if let Ok(gauge) = self.0.get_metric_with_label_values(&labels) {
+            // Exact up to 2^53.
+            #[allow(clippy::cast_precision_loss)]
+            gauge.set(value as f64);
+        }
+    }
+
+    /// Removes what is shown of a node that is there no more, or of one of its shards.
+    pub fn remove(&self, peer: NodeId, shard: Option<ShardId>) {
+        let mut labels = vec![peer.to_string()];
+        labels.extend(shard.map(|shard| shard.to_string()));
+        // It may not have been shown at all.
+        let _ = self.0.remove_label_values(&labels);
+    }
+}
+
 /// Depth and bound of every queue.
 #[derive(Clone)]
 pub struct QueueGauges {
-    pub(super) depth: IntGaugeVec,
-    pub(super) limit: IntGaugeVec,
+    depth: IntGaugeVec,
+    limit: IntGaugeVec,
 }
 
 impl QueueGauges {
@@ -181,8 +264,46 @@ impl Maker<'_> {
         self.register(name, Gauge::with_opts(self.opts(name, help)))
     }
 
-    pub(super) fn gauges(&self, name: &str, help: &str, label: &str) -> Made<IntGaugeVec> {
-        self.register(name, IntGaugeVec::new(self.opts(name, help), &[label]))
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Made<IntGaugeVec> {
+        self.register(name, IntGaugeVec::new(self.opts(name, help), labels))
+    }
+
+    pub(super) fn reals(&self, name: &str, help: &str, labels: &[&str]) -> Made<GaugeVec> {
+        self.register(name, GaugeVec::new(self.opts(name, help), labels))
+    }
+
+    pub(super) fn queues(&self, depth: (&str, &str), limit: (&str, &str)) -> Made<QueueGauges> {
+        Ok(QueueGauges {
+            depth: self.gauges(depth.0, depth.1, &["queue"])?,
+            limit: self.gauges(limit.0, limit.1, &["queue"])?,
+        })
+    }
+
+    pub(super) fn twin_counter(&self, old: &str, new: &str, help: &str) -> Made<TwinCounter> {
+        Ok(TwinCounter {
+            old: self.counter(old, help)?,
+            new: self.counter(new, help)?,
+        })
+    }
+
+    pub(super) fn twin_gauge(&self, old: &str, new: &str, help: &str) -> Made<TwinGauge> {
+        Ok(TwinGauge {
+            old: self.real_gauge(old, help)?,
+            new: self.real_gauge(new, help)?,
+        })
+    }
+
+    pub(super) fn twin_seconds(
+        &self,
+        old: &str,
+        new: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> Made<TwinHistogram> {
+        Ok(TwinHistogram {
+            old: self.seconds(old, help, buckets)?,
+            new: self.seconds(new, help, buckets)?,
+        })
     }
 
     pub(super) fn seconds(&self, name: &str, help: &str, buckets: &[f64]) -> Made<Histogram> {

@@ -7,6 +7,8 @@ pub mod instrument;
 pub mod logging;
 pub mod metrics;
 mod process;
+#[cfg(feature = "profiling")]
+pub mod profile;
 
-pub use logging::LoggingError;
+pub use logging::{Logging, LoggingError};
 pub use metrics::{Metrics, MetricsError};

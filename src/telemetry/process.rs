@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge, IntGauge, Opts};
@@ -12,6 +12,7 @@ use prometheus::{Counter, Gauge, IntGauge, Opts};
 pub(super) struct ProcessCollector {
     resident: IntGauge,
     open_fds: IntGauge,
+    max_fds: IntGauge,
     cpu: Counter,
     cpu_counted: std::sync::Arc<Mutex<f64>>,
     started: Gauge,
@@ -35,6 +36,10 @@ impl ProcessCollector {
                 "process_open_fds",
                 "Open file descriptors of the daemon.",
             ))?,
+            max_fds: IntGauge::with_opts(opts(
+                "process_max_fds",
+                "File descriptors that the daemon may have open.",
+            ))?,
             cpu: Counter::with_opts(opts(
                 "process_cpu_seconds_total",
                 "Processor time of the daemon in seconds, user and system.",
@@ -52,6 +57,9 @@ impl ProcessCollector {
             // One of them is the descriptor that reads the folder.
             let open = entries.count().saturating_sub(1);
             self.open_fds.set(i64::try_from(open).unwrap_or(i64::MAX));
+        }
+        if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
+            self.max_fds.set(i64::try_from(soft).unwrap_or(i64::MAX));
         }
         if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
             let spent = seconds(usage.user_time()) + seconds(usage.system_time());
@@ -92,6 +100,7 @@ impl Collector for ProcessCollector {
     fn desc(&self) -> Vec<&Desc> {
         let mut all = self.resident.desc();
         all.extend(self.open_fds.desc());
+        all.extend(self.max_fds.desc());
         all.extend(self.cpu.desc());
         all.extend(self.started.desc());
         all
@@ -101,6 +110,7 @@ impl Collector for ProcessCollector {
         self.measure();
         let mut all = self.resident.collect();
         all.extend(self.open_fds.collect());
+        all.extend(self.max_fds.collect());
         all.extend(self.cpu.collect());
         all.extend(self.started.collect());
         all

@@ -83,7 +83,7 @@ impl Members {
         let all: Vec<NodeId> = self.steps.keys().chain(self.lost.keys()).copied().collect();
         for (node, answer) in ask_each(&self.broker, &all, &question).await {
             if let Err(error) = answer {
-                tracing::debug!(%node, %error, "a node was not told that the comparison is over");
+                tracing::debug!(peer = node.0, %error, "a node was not told that the comparison is over");
             }
         }
     }

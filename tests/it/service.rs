@@ -74,6 +74,7 @@ fn health_and_metrics_tell_what_happens() {
     });
     eventually("what is pending shows", || {
         metric(metrics, "harmonylite_pending_publish") == Some(1.0)
+            && metric(metrics, "harmonylite_pending_age_seconds") > Some(1.0)
     });
     cluster.server.restart();
     cluster.converge();

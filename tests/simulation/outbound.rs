@@ -54,7 +54,7 @@ impl World {
                     );
                     node.flying.up_to = newest_ids(reader, &self.specs)?;
                     node.seen = None;
-                    node.sending.push(batch);
+                    node.sending.push(batch, std::time::Instant::now());
                     self.count("batch scanned");
                     self.add(
                         "batch scanned while another is in flight",

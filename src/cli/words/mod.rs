@@ -7,6 +7,8 @@
 mod brakes;
 mod conflicts;
 mod dead_letters;
+mod diagnose;
+mod doctor;
 mod given;
 mod leave;
 mod nats;
@@ -14,6 +16,7 @@ mod nodes;
 mod output;
 mod ping;
 mod purge;
+mod reload;
 mod schema;
 pub mod snapshot;
 mod span;
@@ -22,10 +25,12 @@ mod verify;
 mod wait;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use conflicts::Conflicts;
 pub use dead_letters::DeadLetters;
+pub use doctor::Doctor;
 pub use given::Given;
 pub use nodes::Nodes;
 pub use output::Done;
@@ -36,6 +41,8 @@ pub use snapshot::Snapshot;
 pub use verify::Verify;
 pub use wait::Wait;
 
+use super::args::Args;
+use super::exit::ExitCode;
 use super::flags::{self, FLAGS, Flag};
 use super::usage::{UsageError, shown};
 use crate::config::{Config, nearest};
@@ -78,6 +85,12 @@ pub enum Word {
     },
     /// Holding this node back.
     Brake(BrakeArguments),
+    /// Looking at everything.
+    Doctor(Doctor),
+    /// A bundle for whoever helps, in this file.
+    Diagnose(PathBuf),
+    /// Reading the configuration again.
+    Reload,
 }
 
 /// One command of words.
@@ -111,7 +124,10 @@ const VERBS: &[&[Verb]] = &[
     ping::VERBS,
     leave::VERBS,
     brakes::VERBS,
+    reload::VERBS,
     snapshot::VERBS,
+    doctor::VERBS,
+    diagnose::VERBS,
 ];
 
 /// Groups whose first verb is meant where none is named.
@@ -275,6 +291,16 @@ pub(super) fn help() -> String {
     text
 }
 
+/// Does what words ask for that load the configuration by themselves, since one with faults is a finding to them, and that touch nothing; `None`: any other.
+#[must_use]
+pub fn by_themselves(word: &Word, args: &Args) -> Option<Result<Done, Fatal>> {
+    match word {
+        Word::Doctor(command) => Some(doctor::run(*command, args)),
+        Word::Diagnose(file) => Some(diagnose::run(file, args)),
+        _ => None,
+    }
+}
+
 /// Does what words ask for.
 ///
 /// # Errors
@@ -294,6 +320,12 @@ pub fn run(word: Word, config: &Config) -> Result<Done, Fatal> {
         Word::Ping(command) => ping::run(&command, config),
         Word::Leave { timeout } => leave::run(timeout, config),
         Word::Brake(arguments) => brakes::run(arguments, config),
+        // What it does without a configuration, it does before there is one.
+        Word::Doctor(_) | Word::Diagnose(_) => Err(Fatal::new(
+            ExitCode::Software,
+            "this command loads the configuration by itself",
+        )),
+        Word::Reload => reload::run(config),
     }
 }
 

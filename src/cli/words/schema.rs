@@ -289,6 +289,7 @@ impl Seen {
             entry,
             running,
             seconds_behind,
+            clock_ahead: _,
         } = node;
         Self {
             this_one: entry.node_id == own.node_id,

@@ -43,6 +43,8 @@ pub(super) fn health_check(
         bind,
         path,
         detailed,
+        ready_lag_messages,
+        min_free_bytes,
     } = file;
     check.set(enable, &mut config.enable);
     check.address("health_check.bind", bind, &mut config.bind);
@@ -54,6 +56,18 @@ pub(super) fn health_check(
         &mut config.path,
     );
     check.set(detailed, &mut config.detailed);
+    check.number(
+        "health_check.ready_lag_messages",
+        ready_lag_messages,
+        0..=i64::MAX,
+        &mut config.ready_lag_messages,
+    );
+    check.number(
+        "health_check.min_free_bytes",
+        min_free_bytes,
+        0..=i64::MAX,
+        &mut config.min_free_bytes,
+    );
 }
 
 fn is_http_path(text: &str) -> bool {

@@ -7,6 +7,7 @@ mod checker;
 mod journals;
 mod listeners;
 mod log;
+mod logging;
 mod nats;
 mod root;
 mod snapshot;
@@ -14,7 +15,7 @@ mod snapshot;
 use super::file::FileConfig;
 use super::outside::Outside;
 use super::parse::Source;
-use super::{Config, Fault, LogFormat, Overrides};
+use super::{Config, Fault, Overrides};
 use checker::Checker;
 
 /// What came of it.
@@ -90,14 +91,7 @@ pub(super) fn fill(
     snapshot::snapshot(&mut check, snapshot, &mut config.snapshot);
     snapshot::beside_database(&mut check, &config.snapshot, &config.db_path);
     nats::nats(&mut check, nats, overrides, &mut config.nats);
-    check.set(logging.verbose, &mut config.logging.verbose);
-    check.word(
-        "logging.format",
-        logging.format,
-        &[("console", LogFormat::Console), ("json", LogFormat::Json)],
-        "\"console\" or \"json\"",
-        &mut config.logging.format,
-    );
+    logging::logging(&mut check, logging, config);
     listeners::prometheus(&mut check, prometheus, &mut config.prometheus);
     listeners::health_check(&mut check, health_check, &mut config.health_check);
     listeners::collisions(&mut check, config);

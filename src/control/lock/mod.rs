@@ -125,7 +125,7 @@ impl InstanceLock {
     fn taken(file: Flock<File>, paths: Paths) -> Self {
         if let Err(error) = Record::of_this_process(&paths.database).write(&file) {
             // A full disk: the lock holds all the same, only its text is missing.
-            tracing::warn!(path = %paths.lock.display(), %error, "the lock file does not say who holds it");
+            tracing::warn!(file = %paths.lock.display(), %error, "the lock file does not say who holds it");
         }
         Self { file, paths }
     }
@@ -135,7 +135,7 @@ impl Drop for InstanceLock {
     fn drop(&mut self) {
         // Before the lock goes, so that the next holder is never mistaken for this process.
         if let Err(error) = self.file.set_len(0) {
-            tracing::debug!(path = %self.paths.lock.display(), %error, "the lock file still names this process");
+            tracing::debug!(file = %self.paths.lock.display(), %error, "the lock file still names this process");
         }
     }
 }
@@ -183,7 +183,7 @@ fn give_to_owner(file: &File, paths: &Paths) {
         fchown(file, Some(uid), Some(gid)).map_err(io::Error::from)
     });
     if let Err(error) = given {
-        tracing::warn!(path = %paths.lock.display(), %error, "the lock file belongs to root; other users cannot take it");
+        tracing::warn!(file = %paths.lock.display(), %error, "the lock file belongs to root; other users cannot take it");
     }
 }
 

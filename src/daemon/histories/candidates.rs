@@ -112,7 +112,7 @@ pub(super) async fn choose_base(
     };
     if !chosen.reaches {
         tracing::error!(
-            position = %chosen.position,
+            position = chosen.position.0,
             "nobody is certain to have all that stood in the stream before its first message: what was trimmed and nobody here has folded is in no node's data"
         );
     }
@@ -121,7 +121,7 @@ pub(super) async fn choose_base(
         Source::Snapshot(_) => engine.config.node_id,
     };
     tracing::info!(
-        history = number, source = ?chosen.source, position = %chosen.position, lost = chosen.lost, candidates = candidates.len(),
+        history = number, source = ?chosen.source, position = chosen.position.0, lost = chosen.lost, candidates = candidates.len(),
         "chosen whose data the new history begins from"
     );
     let next = Agreement {

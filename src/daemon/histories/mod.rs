@@ -209,7 +209,7 @@ async fn elect(
             ));
             if election.has_gone(*giver, &living) {
                 tracing::warn!(
-                    node = giver,
+                    giver,
                     "it has gone before its data were in the store: others are chosen"
                 );
                 agree::withdraw(court.kv, number, NodeId(*giver))

@@ -15,6 +15,18 @@ use crate::config::{ListenAddress, NatsConfig, PeerUrl, Secret};
 /// The cluster's name; all nodes' servers must agree, and the Go program's use this one.
 const CLUSTER_NAME: &str = "e-harmonylite";
 
+/// Where, in its folder, the server writes which ports it listens on.
+pub(super) const PORTS: &str = "ports";
+
+fn server_name(node: NodeId) -> String {
+    format!("harmonylite-node-{node}")
+}
+
+/// The folder of a node's server, below that of the database.
+pub(super) fn folder_of(database_folder: &Path, node: NodeId) -> PathBuf {
+    database_folder.join("nats").join(server_name(node))
+}
+
 /// A server's settings.
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -52,8 +64,8 @@ impl Settings {
         node: NodeId,
         routes: Vec<Secret>,
     ) -> Result<Self, ManagedError> {
-        let server_name = format!("harmonylite-node-{node}");
-        let folder = database_folder.join("nats").join(&server_name);
+        let server_name = server_name(node);
+        let folder = folder_of(database_folder, node);
         let file_error = |source| ManagedError::File {
             path: folder.clone(),
             source,
@@ -128,7 +140,7 @@ impl Settings {
 
     /// Where the server writes its ports file.
     pub(super) fn ports_folder(&self) -> PathBuf {
-        self.folder.join("ports")
+        self.folder.join(PORTS)
     }
 
     /// Takes other routes. Returns whether they differ from those before.

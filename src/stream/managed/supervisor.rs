@@ -217,8 +217,8 @@ impl Supervisor {
         let client_url = ports.client_url().unwrap_or_default().to_owned();
         let monitor_url = ports.monitor_url().map(str::to_owned);
         tracing::info!(
-            clients = %client_url,
-            monitoring = monitor_url.as_deref().unwrap_or("off"),
+            url = %client_url,
+            monitor = monitor_url.as_deref().unwrap_or("off"),
             "the managed nats-server is ready"
         );
         let mut state = self.shared.lock();

@@ -237,9 +237,11 @@ fn a_limit_holds_back_what_is_above_it_until_it_ends() {
     });
     // At one row a second this takes five minutes.
     assert!(cluster[1].integer("SELECT count(*) FROM t") < 300);
+    eventually("its limit is shown", || {
+        of(&status(&cluster[0]), 2)["brakes"]["apply"]["rows_per_second"] == 1
+    });
     let seen = wait_state(&cluster[0], 2, "running");
     let shown = of(&seen, 2);
-    assert_eq!(shown["brakes"]["apply"]["rows_per_second"], 1);
     assert!(
         shown["warnings"][0]
             .as_str()

@@ -1,5 +1,6 @@
 //! A connection to the broker that can be cut for one node while the others keep theirs.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +13,7 @@ pub struct Cable {
 #[derive(Default)]
 struct State {
     cut: bool,
+    swallow: bool,
     standing: Vec<TcpStream>,
 }
 
@@ -31,14 +33,18 @@ impl Cable {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else {
                     continue;
                 };
-                for (from, to) in [(&client, &server), (&server, &client)] {
-                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    state.standing.push(from.try_clone().unwrap());
-                    std::thread::spawn(move || {
-                        let _ = std::io::copy(&mut from, &mut to);
-                        let _ = to.shutdown(Shutdown::Both);
-                    });
-                }
+                let copy = |stream: &TcpStream| stream.try_clone().unwrap();
+                state.standing.extend([copy(&client), copy(&server)]);
+                let (mut from, mut to) = (copy(&client), copy(&server));
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || {
+                    let _ = deliver(&server, &client, &shared);
+                    let _ = client.shutdown(Shutdown::Both);
+                });
             }
         });
         Self { port, state }
@@ -58,8 +64,38 @@ impl Cable {
         }
     }
 
+    /// From now on messages of streams do not come through, or do again; all else does, so that connections look well.
+    pub fn swallow(&self, swallow: bool) {
+        self.state.lock().unwrap().swallow = swallow;
+    }
+
     /// Takes connections again.
     pub fn mend(&self) {
         self.state.lock().unwrap().cut = false;
     }
+}
+
+/// Passes on what a server sends: lines, of which those that announce a message are followed by it.
+fn deliver(
+    server: &TcpStream,
+    mut client: &TcpStream,
+    state: &Mutex<State>,
+) -> std::io::Result<()> {
+    let mut server = BufReader::new(server);
+    let mut line = Vec::new();
+    while server.read_until(b'\n', &mut line)? > 0 {
+        if line.starts_with(b"MSG ") || line.starts_with(b"HMSG ") {
+            let text = String::from_utf8_lossy(&line).into_owned();
+            let length = text.trim_end().rsplit(' ').next().unwrap().parse::<u64>();
+            let length = length.map_err(std::io::Error::other)? + 2;
+            server.by_ref().take(length).read_to_end(&mut line)?;
+            if text.contains(" $JS.ACK.") && state.lock().unwrap().swallow {
+                line.clear();
+                continue;
+            }
+        }
+        client.write_all(&line)?;
+        line.clear();
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod http;
 pub mod jetstream;
 pub mod node;
+pub mod spaces;
 pub mod tables;
 pub mod wait;
 

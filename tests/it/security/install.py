@@ -6,14 +6,11 @@ with their user, groups, credentials, and a file system that is read-only but fo
 """
 
 import ctypes
-import fcntl
 import glob
 import json
 import os
 import re
 import shutil
-import socket
-import struct
 import subprocess
 import sys
 import time
@@ -24,36 +21,17 @@ PROJECT, PROGRAM, NATS, SCRATCH = (Path(a) for a in sys.argv[1:5])
 PASSWORD = "correct-horse-battery"
 
 
-def run(*command, **options):
-    return subprocess.run([str(c) for c in command], check=True, **options)
-
-
-def mount(*arguments):
-    run("mount", *arguments)
+sys.path.insert(0, str(PROJECT / "tests/it/harness"))
+import spaces
+from spaces import run
 
 
 def prepare():
-    # Whoever starts this has given it namespaces of its own; nothing may leave them.
-    mount("--make-rprivate", "/")
-    layer = SCRATCH / "layer"
-    layer.mkdir()
-    mount("-t", "tmpfs", "none", layer)
-    for folder in ("etc", "usr", "var"):
-        upper, work = layer / folder, layer / f"{folder}.work"
-        upper.mkdir(), work.mkdir()
-        mount("-t", "overlay", "overlay", "-o", f"lowerdir=/{folder},upperdir={upper},workdir={work}", f"/{folder}")
-    # The loopback of the new network.
-    with socket.socket() as s:
-        request = struct.pack("16sh", b"lo", 1 | 64)
-        fcntl.ioctl(s, 0x8914, request)
-    stand_in("sudo", 'exec "$@"')
-    stand_in("systemctl", f'exec {sys.executable} {__file__} {" ".join(sys.argv[1:5])} systemctl "$@"')
+    spaces.prepare(SCRATCH)
+    spaces.stand_in("sudo", 'exec "$@"')
+    spaces.stand_in("systemctl", f'exec {sys.executable} {__file__} {" ".join(sys.argv[1:5])} systemctl "$@"')
     # The checkout that the steps begin in, with a built program.
-    checkout = SCRATCH / "checkout"
-    (checkout / "target/release").mkdir(parents=True)
-    for part in ("systemd", "docs", "scripts"):
-        shutil.copytree(PROJECT / part, checkout / part)
-    shutil.copy(PROGRAM, checkout / "target/release/harmonylite")
+    checkout = spaces.checkout(PROJECT, PROGRAM, SCRATCH)
     # What is there before: the application with its user and its database, and the broker.
     run("useradd", "--system", "--home-dir", "/var/lib/shop", "shop")
     os.mkdir("/var/lib/shop", mode=0o700)
@@ -67,12 +45,6 @@ def prepare():
     log = open(broker / "log", "w")
     subprocess.Popen([str(NATS), "-c", str(broker / "conf")], stdout=log, stderr=log)
     return checkout
-
-
-def stand_in(name, text):
-    path = Path("/usr/local/sbin") / name
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
 
 
 def app(sql):
@@ -171,11 +143,7 @@ def main():
     # All that is started here ends with this process, however that ends.
     ctypes.CDLL(None).prctl(36, 1)
     checkout = prepare()
-    environment = {
-        **os.environ,
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HARMONYLITE_NATS_SERVER": str(NATS),
-    }
+    environment = spaces.environment(NATS)
     all_steps = steps()
     assert len(all_steps) >= 4, all_steps
     for step in all_steps:

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::harness::{nats, node};
+use crate::harness::node;
+use crate::harness::spaces::{self, text};
 
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 const UNITS: [&str; 2] = ["harmonylite.service", "harmonylite@shop.service"];
@@ -44,11 +45,6 @@ fn analyze(root: &Path, arguments: &[&str]) -> Output {
         .unwrap_or_else(|error| {
             panic!("systemd-analyze does not run ({error}): apt-get install systemd")
         })
-}
-
-/// Everything that it said.
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
 
 #[test]
@@ -110,6 +106,7 @@ fn the_template_is_the_unit_with_other_names() {
                     "StateDirectory=harmonylite",
                     "StateDirectory=harmonylite/%i",
                 )
+                .replace("LogsDirectory=harmonylite", "LogsDirectory=harmonylite/%i")
                 .replace("a SQLite database", "the SQLite database of %i")
         })
         .collect();
@@ -118,42 +115,5 @@ fn the_template_is_the_unit_with_other_names() {
 
 #[test]
 fn the_install_steps_lead_to_a_node_that_replicates() {
-    const SPACES: [&str; 6] = [
-        "--mount",
-        "--net",
-        "--pid",
-        "--fork",
-        "--mount-proc",
-        "--kill-child",
-    ];
-    let alone = Command::new("unshare")
-        .args(SPACES)
-        .arg("true")
-        .output()
-        .unwrap();
-    if !nix::unistd::geteuid().is_root() || !alone.status.success() {
-        eprintln!(
-            "NOT RUN: the install steps of docs/production.md need root that may make namespaces and users of its own. {}",
-            text(&alone)
-        );
-        return;
-    }
-    let scratch = node::folder();
-    // The application's user must get to its program and its credentials.
-    let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
-    std::fs::set_permissions(scratch.path(), open).unwrap();
-    let output = Command::new("unshare")
-        .args(SPACES)
-        .arg("python3")
-        .arg(Path::new(PROJECT).join("tests/it/security/install.py"))
-        .args([PROJECT, env!("CARGO_BIN_EXE_harmonylite")])
-        .arg(nats::binary())
-        .arg(scratch.path())
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success() && text(&output).contains("installed"),
-        "{}",
-        text(&output)
-    );
+    spaces::follow("security/install.py", &[], "installed");
 }
