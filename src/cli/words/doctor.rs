@@ -83,15 +83,19 @@ pub(super) fn run(command: Doctor, args: &Args) -> Result<Done, Fatal> {
         Ok(loaded) => doctor::run(loaded, command.options)?,
         Err(faults) => doctor::of_faults(&faults),
     };
-    let done = if command.json {
-        Done::json(&report)
-    } else {
-        Done::ok(text(&report, colours()))
+    Ok(shown(&report, command.json, colours()))
+}
+
+/// What is found is escaped where its lines are made; the colours around it are ours.
+fn shown(report: &Report, json: bool, colours: bool) -> Done {
+    let text = match json {
+        true => Done::json(report).text,
+        false => text(report, colours),
     };
-    Ok(Done {
+    Done {
+        text,
         code: report.exit(),
-        ..done
-    })
+    }
 }
 
 fn colours() -> bool {
@@ -206,7 +210,8 @@ mod tests {
         assert!(!plain.contains('\u{1b}'), "{plain}");
         assert!(plain.contains("a\\u{1b}[2Jb [not-wal]"), "{plain}");
         assert!(plain.contains("0 failures, 1 warning:"), "{plain}");
-        assert!(text(&report, true).contains("\u{1b}[33mwarn\u{1b}[0m"));
+        let coloured = shown(&report, false, true).text;
+        assert!(coloured.contains("\u{1b}[33mwarn\u{1b}[0m"), "{coloured}");
         let well = Report::new(Some(1), None, Vec::new());
         assert!(text(&well, false).ends_with("all is well\n"));
     }
