@@ -389,11 +389,14 @@ impl ConsumeLoop {
         let paused = match &applied.stopped {
             Stopped::No => None,
             Stopped::Locked => {
-                engine.status.failed(
-                    Component::Apply,
-                    "the database is locked by another process",
-                );
                 let (since, told) = self.locked.get_or_insert((Instant::now(), false));
+                // An application may write for a while without anything being wrong.
+                if since.elapsed() >= LOCKED {
+                    engine.status.failed(
+                        Component::Apply,
+                        "the database is locked by another process",
+                    );
+                }
                 if since.elapsed() >= LOCKED && !std::mem::replace(told, true) {
                     tracing::warn!(
                         duration = since.elapsed().as_secs_f64(),

@@ -16,7 +16,7 @@ use super::start::thread;
 use crate::change::position::{Sequence, ShardId};
 use crate::cluster::way::Reading;
 use crate::engine::Engine;
-use crate::http::status::{Disk, State, judge};
+use crate::http::status::{Component, Disk, State, judge};
 use crate::runtime::Shutdown;
 use crate::snapshot::watch::STALLED;
 use crate::stream::ReaderSnapshot;
@@ -37,6 +37,10 @@ impl Measuring {
         let end = Shutdown::new();
         let limit = engine.config.health_check.min_free_bytes;
         engine.status.clear_consumers();
+        // Troubles of a life before say nothing of this one; what lasts is met again.
+        for component in [Component::Apply, Component::Database, Component::Broker] {
+            engine.status.recovered(component);
+        }
         engine
             .metrics
             .disk_limit_bytes

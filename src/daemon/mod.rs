@@ -426,5 +426,8 @@ async fn run_session(
     reading.abort();
     let _ = reading.await;
     session.end().await;
+    // The next session says so itself, once it is there.
+    engine.status.set_nats_connected(false);
+    engine.metrics.broker_connected.set(0);
     kept
 }

@@ -379,6 +379,9 @@ async fn enter_settled(engine: &Arc<Engine>, ahead: &Ahead) {
                 .replica()
                 .enter_settled(&ahead.own, PATIENCE, &|| shutdown.is_forced())
         });
+        if entered.is_ok() {
+            engine.status.recovered(Component::Database);
+        }
         match entered {
             Ok(0) => return,
             Ok(changes) => {

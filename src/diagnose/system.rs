@@ -43,8 +43,13 @@ pub fn output(command: &mut Command) -> String {
     while !reading.is_finished() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(10));
     }
-    // It has ended, or has had its time.
+    let ended = reading.is_finished();
     let _ = child.kill();
+    if !ended {
+        // Neither it nor what it has begun need end for that: a disk that does not answer holds them.
+        let name = command.get_program().to_string_lossy().into_owned();
+        return format!("{name}: no answer within {} s", ASK.as_secs());
+    }
     let _ = child.wait();
     reading.join().unwrap_or_default()
 }
@@ -76,7 +81,7 @@ pub fn about(config: Option<&Config>) -> String {
     let _ = writeln!(
         out,
         "== df\n{}",
-        output(Command::new("df").args(["-k", "-T"]))
+        output(Command::new("df").args(["-k", "-T", "-l"]))
     );
     if let Some(config) = config {
         let folder = config.folder();

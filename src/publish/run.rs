@@ -361,6 +361,7 @@ impl PublishLoop {
                 // The other loop may have been the one to notice.
                 let captured = Arc::clone(replica.captured());
                 drop(replica);
+                self.engine.status.recovered(Component::Capture);
                 self.show(&captured);
                 return Ok(());
             }
@@ -368,6 +369,13 @@ impl PublishLoop {
                 if shutdown.is_requested() {
                     return Ok(());
                 }
+                // Waiting for the application is no standstill, however long a migration takes.
+                let status = &self.engine.status;
+                status.progress(Loop::Publish);
+                status.failed(
+                    Component::Capture,
+                    "the database is locked by another process",
+                );
                 continue;
             }
             let captured = Arc::clone(replica.captured());

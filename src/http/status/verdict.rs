@@ -232,6 +232,9 @@ fn capture(view: &View, verdict: &mut Verdict) {
     } else if !view.cdc_installed {
         let sentence = because(view, Component::Capture, "changes are not captured");
         verdict.fails("capture", sentence);
+    } else if lasts(view, Component::Capture) {
+        let sentence = "a change of the schema is not captured yet";
+        verdict.warns("capture", because(view, Component::Capture, sentence));
     }
     if let Some(sentence) = &view.unsure {
         verdict.warns("capture", sentence.clone());

@@ -104,6 +104,8 @@ pub(super) fn forward(line: &str) -> Option<String> {
         Level::Warn => tracing::warn!(target: "nats-server", "{message}"),
         Level::Info => tracing::info!(target: "nats-server", "{message}"),
         Level::Debug => tracing::debug!(target: "nats-server", "{message}"),
+        // Where its configuration says `trace`, these hold messages, and so rows: they are in no log of ours.
+        Level::Trace => return None,
     }
     Some(message.to_owned())
 }
@@ -114,6 +116,7 @@ enum Level {
     Warn,
     Info,
     Debug,
+    Trace,
 }
 
 /// Level and message of a line like `[7] 2026/11/21 12:00:00.000000 [INF] Server is ready`.
@@ -124,7 +127,7 @@ fn split(line: &str) -> (Level, &str) {
         (" [ERR]", Level::Error),
         (" [FTL]", Level::Error),
         (" [DBG]", Level::Debug),
-        (" [TRC]", Level::Debug),
+        (" [TRC]", Level::Trace),
     ];
     marks
         .into_iter()
