@@ -63,15 +63,20 @@ pub async fn add(
             }
             Ok(held)
         }
-        Err(TakeError::Unfoldable(why)) => {
-            tracing::warn!(
-                tables = names.join(", "),
-                "the snapshot lacks tables that are not here and that other nodes may have: {why}"
-            );
+        Err(TakeError::Stopping) => Err(TakeError::Stopping),
+        // Whatever it is, a snapshot before that cannot be had above all: the streams must not fill up for it.
+        Err(why) => {
+            lacks(&names, &why);
             Ok(Vec::new())
         }
-        Err(other) => Err(other),
     }
+}
+
+fn lacks(names: &[String], why: &dyn std::fmt::Display) {
+    tracing::warn!(
+        tables = names.join(", "),
+        "the snapshot lacks tables that are not here and that other nodes may have: {why}"
+    );
 }
 
 /// The tables that living nodes have and this one has not, under whatever name; where a node may have others, those too that were dropped here, or are `known` from the
@@ -93,7 +98,8 @@ async fn elsewhere(
     if !all_known {
         names.extend(captured.dropped.iter().chain(known).cloned());
     }
-    names.retain(|name| captured.table_meant(name).is_none());
+    // One that was made again since the copy was made is not in that.
+    names.retain(|name| captured.table(name).is_some() || captured.table_meant(name).is_none());
     names.into_iter().collect()
 }
 
@@ -174,16 +180,27 @@ async fn carry(
     catalog
         .fetch(before, scratch.path(), &Progress::none())
         .await?;
-    {
+    let captured = tokio::task::block_in_place(|| Arc::clone(engine.replica().captured()));
+    let (names, fragments): (Vec<String>, Vec<String>) = {
         let (file, names) = (Arc::clone(&scratch), names.to_vec());
         blocking(move || {
             let conn = connection::open_writer(file.path())?;
-            for name in &names {
-                absent::bring_back(&conn, name, name)?;
+            let (mut whole, mut fragments) = (Vec::new(), Vec::new());
+            for name in names {
+                absent::bring_back(&conn, &name, &name)?;
+                // One that was captured here after that snapshot may have had another name when it was taken: the stream alone would give a part of its rows.
+                if has_table(&conn, &name)? || !captured.has_dropped(&name) {
+                    whole.push(name);
+                } else {
+                    fragments.push(name);
+                }
             }
-            Ok(())
+            Ok((whole, fragments))
         })
-        .await?;
+        .await?
+    };
+    if !fragments.is_empty() {
+        lacks(&fragments, &"the snapshot before it does not know them");
     }
     let globs = names.iter().map(|n| literal_glob(n)).collect();
     let mut folding = Folding::begin(
@@ -202,7 +219,18 @@ async fn carry(
             position.sequence
         )));
     }
-    let (to, names) = (Arc::clone(snapshot), names.to_vec());
+    let grown = folding.grown();
+    let (names, grown): (Vec<String>, Vec<String>) = names
+        .into_iter()
+        .partition(|name| !grown.iter().any(|g| g.is_of(name)));
+    if !grown.is_empty() {
+        // What their rows have there is a default that is not in the stream.
+        lacks(
+            &grown,
+            &"they have columns that the snapshot before it does not know",
+        );
+    }
+    let to = Arc::clone(snapshot);
     blocking(move || {
         let mut to = connection::open_writer(to.path())?;
         Ok(absent::put(&mut to, scratch.path(), &names)?)

@@ -150,7 +150,7 @@ impl Reconciler {
             &self.broker,
             Arc::clone(&scratch),
             nobody(tables, Vec::new()),
-            Some(like),
+            Some(Arc::clone(&like)),
         )
         .await?;
         folding.advance(at).await?;
@@ -159,6 +159,10 @@ impl Reconciler {
         let (position, captured, last) =
             self.replica(|r| (r.position(), Arc::clone(r.captured()), r.last_on_its_way()));
         let at = position.sequence;
+        // The fold has the names of before.
+        if captured.schema_version != like.schema_version {
+            return Err(NotYet::Moved);
+        }
         folding.advance(at).await?;
         // What others have written in its place must not be taken for a difference.
         let there = folding.position();

@@ -30,6 +30,12 @@ pub struct Grown {
 }
 
 impl Grown {
+    /// Whether it is of this table.
+    #[must_use]
+    pub fn is_of(&self, table: &str) -> bool {
+        self.table.eq_ignore_ascii_case(table)
+    }
+
     /// Whether it is this one.
     #[must_use]
     pub fn is(&self, table: &str, column: &str) -> bool {

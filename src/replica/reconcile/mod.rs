@@ -27,6 +27,7 @@ use super::{Replica, ReplicaError};
 use crate::capture::triggers;
 use crate::changelog::in_flight::Carrier;
 use crate::changelog::pending::Share;
+use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::state::publishers::LastTaken;
 use crate::state::unsure::{self, Reason, Unsure};
@@ -151,13 +152,17 @@ impl Replica {
         stop: &dyn Fn() -> bool,
     ) -> Result<u64, ReplicaError> {
         let entered = self.write(patience, stop, "commit rows of new tables", |replica| {
+            // A table that is captured, and not yet known to be, would be taken for one without rows.
+            if connection::schema_version(&replica.conn)? != replica.captured.schema_version {
+                return Ok(None);
+            }
             let mut rows = 0;
             for unsure in tables {
                 rows += replica.enter_whole_table(unsure)?;
             }
-            Ok::<_, SqliteError>(rows)
+            Ok::<_, SqliteError>(Some(rows))
         })?;
-        let rows = entered.ok_or_else(|| self.locked())?;
+        let rows = entered.flatten().ok_or_else(|| self.locked())?;
         self.unsure()?;
         Ok(rows)
     }

@@ -193,6 +193,7 @@ impl Replica {
         self.retire_contained(from)?;
         let new_history = state.history != self.history;
         let theirs = introspect::read_schema(from)?;
+        let mut skipped = Vec::new();
         if !out.filled {
             // Triggers that fire here may read other tables.
             let mut tables: Vec<&Table> = theirs.tables.iter().collect();
@@ -202,6 +203,7 @@ impl Replica {
                     // Nobody could make it fit: it is as old as the nodes that had it first.
                     Err(RestoreError::Schema(why)) if held.contains(&table.name) => {
                         tracing::warn!(table = table.name, "a table stays as it is here: {why}");
+                        skipped.push(table.name.clone());
                         continue;
                     }
                     plan => plan?,
@@ -230,7 +232,14 @@ impl Replica {
                 .run()?;
             }
         }
+        // They become what the fold has when they are compared with it.
+        for table in &skipped {
+            unsure::mark(&self.conn, table, Reason::Included)?;
+        }
         for known in unsure::read(&self.conn)? {
+            if skipped.contains(&known.table) {
+                continue;
+            }
             // What was written in it without capture is not here any more.
             if out.filled || theirs.table(&known.table).is_some() {
                 unsure::clear(&self.conn, &known)?;
