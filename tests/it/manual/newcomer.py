@@ -145,6 +145,9 @@ def readme():
         (snapshots, ["was taken", "POSITION", "is whole", "was written", "restoring"]),
         (everywhere, ["equal"]),
     )
+    # A node tells the others within a second or two that it applies again; `status` has something to look at until then.
+    status = ["harmonylite", "-config", "config.toml", "status"]
+    wait_for("nodes that go on", lambda: subprocess.run(status, cwd=place, env=spaces.environment(NATS, HOME=str(HOME)), capture_output=True).returncode == 0)
     for block, parts in shown:
         said = follow(block, place)
         for part in parts:
