@@ -147,6 +147,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_its_traces_hold_is_in_no_log_of_ours() {
+        let traced =
+            "[7] 2026/11/21 12:00:00.000000 [TRC] 127.0.0.1:1 - cid:5 - <<- MSG_PAYLOAD: [a row]";
+        assert_eq!(forward(traced), None);
+    }
+
+    #[test]
     fn a_lines_level_is_its_first_mark() {
         let line = "[7] 2026/11/21 12:00:00.000000 [WRN] somebody wrote [ERR] into a name";
         assert_eq!(
