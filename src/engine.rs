@@ -124,6 +124,7 @@ struct Echo {
     batch: BatchNumber,
     passed: Sequence,
     sent: VecDeque<(BatchNumber, Instant)>,
+    last_sent: BatchNumber,
 }
 
 impl Engine {
@@ -256,11 +257,19 @@ impl Engine {
     /// A batch goes out for the first time.
     pub fn sending(&self, batch: BatchNumber) {
         let mut echo = self.lock_echo();
+        echo.last_sent = echo.last_sent.max(batch);
         // As many as may be in flight; those beyond were resent for long, and tell nothing.
         if echo.sent.len() >= WINDOW {
             echo.sent.pop_front();
         }
         echo.sent.push_back((batch, Instant::now()));
+    }
+
+    /// Whether a batch of ours that was sent has not been folded yet.
+    #[must_use]
+    pub fn awaits_echo(&self) -> bool {
+        let echo = self.lock_echo();
+        echo.last_sent > echo.batch
     }
 
     /// A batch of ours has come back from the stream.

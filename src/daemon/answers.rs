@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -80,11 +80,14 @@ async fn answer(engine: Weak<Engine>, question: Question) -> Answer {
             // Not yet: where it is, and why.
             engine.upgrade().map_or_else(stopping, |e| where_it_is(&e))
         }
-        Question::Prepare { id, tables } => {
-            let Some(engine) = engine.upgrade() else {
-                return stopping();
-            };
-            prepare(&engine, id, tables)
+        Question::Prepare { id, tables, calm } => {
+            let prepared = engine
+                .upgrade()
+                .map_or_else(stopping, |e| prepare(&e, id, tables, calm));
+            if calm && prepared == Answer::Prepared {
+                settle(&engine).await;
+            }
+            prepared
         }
         Question::Step {
             id,
@@ -142,7 +145,26 @@ fn where_it_is(engine: &Engine) -> Answer {
     }
 }
 
-fn prepare(engine: &Arc<Engine>, id: u64, tables: Option<String>) -> Answer {
+/// Until what this node has on its way has come back, for a moment at most: what is folded with others' batches lies before the marker then.
+async fn settle(engine: &Weak<Engine>) {
+    const AT_LONGEST: Duration = Duration::from_secs(1);
+    const LOOK: Duration = Duration::from_millis(10);
+    let until = Instant::now() + AT_LONGEST;
+    let mut landed = false;
+    while Instant::now() < until {
+        let Some(engine) = engine.upgrade() else {
+            return;
+        };
+        // Twice: the publisher may have been about to send one more when it was told to wait.
+        if std::mem::replace(&mut landed, !engine.awaits_echo()) && landed {
+            return;
+        }
+        drop(engine);
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn prepare(engine: &Arc<Engine>, id: u64, tables: Option<String>, calm: bool) -> Answer {
     if !engine.config.replicate {
         return Answer::Refused {
             reason: "it applies nothing (replicate = false)".to_owned(),
@@ -151,7 +173,7 @@ fn prepare(engine: &Arc<Engine>, id: u64, tables: Option<String>) -> Answer {
     // Half a message for a list, the rest for what stands around it.
     let page = engine.broker().map_or(32 << 10, |b| b.max_payload() / 2);
     let resender = Box::new(LiveDatabase(Arc::downgrade(engine)));
-    match engine.comparisons.prepare(id, tables, page, resender) {
+    match engine.comparisons.prepare(id, tables, calm, page, resender) {
         Ok(()) => Answer::Prepared,
         Err(reason) => Answer::Refused { reason },
     }

@@ -78,6 +78,7 @@ pub async fn open_database(
             if let Some(limit) = keep {
                 replica.keep(limit)?;
             }
+            replica.checkpoint_beside()?;
             Ok(replica)
         })
         .await

@@ -30,6 +30,9 @@ pub enum Question {
         /// SQLite GLOB of the tables that are compared; `None`: all.
         #[n(1)]
         tables: Option<String>,
+        /// Publish nothing new until the marker is folded, for a moment at most: markers before this one could not be folded by themselves.
+        #[cbor(n(2), default)]
+        calm: bool,
     },
     /// Do this step of a comparison. The same step asked again is answered with how far it is, or with what came of it.
     #[n(2)]

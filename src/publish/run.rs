@@ -45,6 +45,9 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(250);
 /// Bytes of batches that are kept until their echo; beyond it the next scan waits.
 const KEPT_BYTES: u64 = 8 << 20;
 
+/// How often it is asked whether a comparison still wants publishing to wait.
+const CALM_STEP: Duration = Duration::from_millis(5);
+
 /// How often batches in flight are looked at.
 const LOOK_AT_FLYING: Duration = Duration::from_millis(50);
 
@@ -204,6 +207,10 @@ impl PublishLoop {
             return Ok(self.unseen);
         }
         if self.is_braked(stopping) {
+            return Ok(false);
+        }
+        if !stopping && self.engine.comparisons.want_calm() {
+            std::thread::sleep(CALM_STEP);
             return Ok(false);
         }
         if let Some(closed) = self.engine.gate.closed() {

@@ -41,13 +41,14 @@ pub fn copy(reader: &Connection, to: &Path) -> Result<Connection, SqliteError> {
     connection::open_writer(to)
 }
 
-/// Takes capture and what is this node's alone out of the copy, and closes it. The file is complete on the disk then.
+/// Takes capture and what is this node's alone out of the copy, and closes it. It is not durable: whatever becomes of it is written elsewhere, durably, and
+/// read back.
 ///
 /// # Errors
 /// SQLite's.
 pub fn finish(copy: Connection) -> Result<(), SqliteError> {
     let doing = "make a snapshot of the copy";
-    copy.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; BEGIN IMMEDIATE")
+    copy.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA synchronous = OFF; BEGIN IMMEDIATE")
         .doing(doing)?;
     remove::remove_capture(&copy)?;
     keep_names(&copy)?;

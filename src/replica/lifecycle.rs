@@ -68,6 +68,7 @@ impl Replica {
     ) -> Result<Self, ReplicaError> {
         let conn = connection::open_writer(path)?;
         let mut replica = Self {
+            checkpoints: None,
             conn,
             path: path.to_owned(),
             me: options.node_id,

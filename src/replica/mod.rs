@@ -38,6 +38,7 @@ use crate::changelog::scan::{self, Publisher, ScanError, Scanned};
 use crate::codec::batch::{BatchWriter, Limits};
 use crate::codec::spool::Spool;
 use crate::config::JournalsConfig;
+use crate::sqlite::checkpoints::Checkpoints;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::{concerns, connection};
 use crate::state::node::{self, Position};
@@ -81,6 +82,8 @@ pub enum ReplicaError {
 
 /// A node's database and what replication keeps of it in memory.
 pub struct Replica {
+    /// Where checkpoints are left to a thread; it ends before the connection is closed.
+    checkpoints: Option<Checkpoints>,
     pub(crate) conn: Connection,
     path: PathBuf,
     pub(crate) me: NodeId,
@@ -160,6 +163,15 @@ impl Replica {
     /// SQLite's.
     pub fn past(&self) -> Result<Vec<(Sequence, u64)>, SqliteError> {
         past::read(&self.conn)
+    }
+
+    /// Leaves checkpoints of the write-ahead log to a thread from now on: no transaction waits for the disk.
+    ///
+    /// # Errors
+    /// SQLite's; transactions do their own then.
+    pub fn checkpoint_beside(&mut self) -> Result<(), SqliteError> {
+        self.checkpoints = Some(Checkpoints::beside(&mut self.conn, &self.path)?);
+        Ok(())
     }
 
     /// The write connection, for its owner: progress handlers, reads of our own tables. Whoever writes by it does so outside of what the

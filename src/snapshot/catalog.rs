@@ -235,12 +235,12 @@ impl Catalog {
         manifest.size = std::fs::metadata(file)
             .map_err(|source| unreadable(file, source))?
             .len();
-        manifest.sha256 = hash(file).await?;
         let name = manifest::new_name(Sequence(manifest.sequence));
         manifest.file = format!("{name}.db");
-        self.store
-            .put(&key(&manifest.file)?, file, progress)
-            .await?;
+        let database = key(&manifest.file)?;
+        // Two readers of one file: the second finds it in memory.
+        let put = async { Ok(self.store.put(&database, file, progress).await?) };
+        (manifest.sha256, _) = tokio::try_join!(hash(file), put)?;
         let bytes = Bytes::from(manifest.write());
         self.store
             .put_small(&key(&format!("{name}.json"))?, bytes)

@@ -1,6 +1,7 @@
 //! Everything that talks to SQLite itself: connections, schema, identifiers, values. The database file is
 //! only ever touched through SQLite (P11), but for one look at it before SQLite opens it (`leftover`).
 
+pub mod checkpoints;
 pub mod concerns;
 pub mod connection;
 pub mod error;

@@ -141,11 +141,8 @@ impl Sink {
                 to,
                 ..
             } => {
-                let synced = async {
-                    file.flush().await?;
-                    file.sync_all().await
-                };
-                synced.await.map_err(|error| local(error, &to))?;
+                // Not made durable: a download is compared with its hash, used, and removed.
+                file.flush().await.map_err(|error| local(error, &to))?;
                 temporary
                     .persist(&to)
                     .map_err(|error| local(error.error, &to))?;

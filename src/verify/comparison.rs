@@ -24,6 +24,9 @@ pub const IDLE: Duration = Duration::from_secs(20);
 /// How often a thread looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How long publishing stands still at most for a marker that is to be folded by itself.
+const CALM: Duration = Duration::from_secs(3);
+
 /// What a thread is told and has not heard: the marker, and a step.
 const QUEUED: usize = 4;
 
@@ -45,6 +48,8 @@ pub struct Comparison {
     changed: Notify,
     over: AtomicBool,
     rows: AtomicU64,
+    /// Until when nothing new is to be published before the marker is folded.
+    calm: Option<Instant>,
 }
 
 struct State {
@@ -173,7 +178,7 @@ pub(super) fn failed(reason: impl std::fmt::Display) -> Outcome {
 pub struct Comparisons(Mutex<HashMap<u64, Arc<Comparison>>>);
 
 impl Comparisons {
-    /// Gets ready for the marker `id`. `page` bounds the bytes of one answer.
+    /// Gets ready for the marker `id`; if `calm`, nothing new is to be published until it is folded. `page` bounds the bytes of one answer.
     ///
     /// # Errors
     /// Why not, for the node that asked.
@@ -181,6 +186,7 @@ impl Comparisons {
         &self,
         id: u64,
         tables: Option<String>,
+        calm: bool,
         page: usize,
         resender: Box<dyn Resender>,
     ) -> Result<(), String> {
@@ -206,6 +212,7 @@ impl Comparisons {
             changed: Notify::new(),
             over: AtomicBool::new(false),
             rows: AtomicU64::new(0),
+            calm: calm.then(|| Instant::now() + CALM),
         });
         let examiner = Examiner::new(tables, page, resender);
         let thread = Arc::clone(&comparison);
@@ -236,6 +243,15 @@ impl Comparisons {
         self.lock()
             .get(&id)
             .is_some_and(|c| !c.is_over() && !c.lock().folded)
+    }
+
+    /// Whether publishing is to wait a moment, so that a marker can be folded by itself.
+    #[must_use]
+    pub fn want_calm(&self) -> bool {
+        let now = Instant::now();
+        self.lock()
+            .values()
+            .any(|c| c.calm.is_some_and(|until| now < until) && !c.is_over() && !c.lock().folded)
     }
 
     /// The marker was folded, and nothing behind it was if `exactly`: the snapshot is taken before this returns.

@@ -142,6 +142,7 @@ pub fn questions() -> Vec<Vec<u8>> {
         Question::Prepare {
             id: u64::MAX,
             tables: Some("t*".into()),
+            calm: true,
         },
         step(Command::Rows {
             table: table.clone(),

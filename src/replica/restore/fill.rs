@@ -85,16 +85,31 @@ pub fn fill(conn: &Connection) -> Result<(), SqliteError> {
 }
 
 fn copy_rows(conn: &Connection, table: &str) -> Result<(), SqliteError> {
-    let columns: Vec<(String, bool)> = {
+    let all: Vec<(String, bool, bool)> = {
         let mut stmt = conn
             .prepare(&format!(
-                "SELECT name, pk > 0 FROM pragma_table_xinfo(?1, '{SNAPSHOT}') WHERE hidden = 0"
+                "SELECT name, pk > 0, hidden > 0 FROM pragma_table_xinfo(?1, '{SNAPSHOT}')"
             ))
             .doing(DOING)?;
-        stmt.query_map([table], |r| Ok((r.get(0)?, r.get(1)?)))
+        stmt.query_map([table], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
             .and_then(Iterator::collect)
             .doing(DOING)?
     };
+    let on = quote(table);
+    // In this form, and in no other, SQLite copies records as they are, without taking them apart. It may number the rows of a table without a key anew.
+    if all.iter().all(|(_, _, hidden)| !hidden) && all.iter().any(|(_, key, _)| *key) {
+        conn.execute(
+            &format!("INSERT INTO main.{on} SELECT * FROM {SNAPSHOT}.{on}"),
+            [],
+        )
+        .doing(DOING)?;
+        return Ok(());
+    }
+    let columns: Vec<(String, bool)> = all
+        .into_iter()
+        .filter(|(_, _, hidden)| !hidden)
+        .map(|(name, key, _)| (name, key))
+        .collect();
     let mut names: Vec<String> = columns.iter().map(|(c, _)| quote(c)).collect();
     // Rows without a primary key are known by their rowid.
     if columns.iter().all(|(_, key)| !key) {
@@ -104,7 +119,6 @@ fn copy_rows(conn: &Connection, table: &str) -> Result<(), SqliteError> {
         }
     }
     let names = names.join(", ");
-    let on = quote(table);
     conn.execute(
         &format!("INSERT INTO main.{on}({names}) SELECT {names} FROM {SNAPSHOT}.{on}"),
         [],
