@@ -1,6 +1,6 @@
 //! Single rows of the database: reading, comparing, writing by plan.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Statement};
 use smallvec::SmallVec;
 
 use super::plan::Plan;
@@ -34,7 +34,37 @@ pub fn offset_here(plan: &Plan) -> usize {
 /// # Errors
 /// SQLite's.
 pub fn execute(conn: &Connection, sql: &str, values: &[Value<'_>]) -> rusqlite::Result<usize> {
-    let mut stmt = conn.prepare_cached(sql)?;
+    bind_and_run(&mut *conn.prepare_cached(sql)?, values)
+}
+
+/// The statement that was run last, kept at hand: the rows of a table come one after the other, and looking their statement up costs a tenth of writing them.
+#[derive(Default)]
+pub struct LastStatement<'c>(Option<(String, CachedStatement<'c>)>);
+
+impl<'c> LastStatement<'c> {
+    /// Runs a statement, as [`execute`] does.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn execute(
+        &mut self,
+        conn: &'c Connection,
+        sql: &str,
+        values: &[Value<'_>],
+    ) -> rusqlite::Result<usize> {
+        let stmt = match &mut self.0 {
+            Some((last, stmt)) if last == sql => stmt,
+            other => {
+                // Before the next is looked up: a statement that is at hand is not among those that are kept.
+                *other = None;
+                &mut other.insert((sql.to_owned(), conn.prepare_cached(sql)?)).1
+            }
+        };
+        bind_and_run(stmt, values)
+    }
+}
+
+fn bind_and_run(stmt: &mut Statement<'_>, values: &[Value<'_>]) -> rusqlite::Result<usize> {
     for (i, v) in values.iter().enumerate() {
         stmt.raw_bind_parameter(i + 1, *v)?;
     }

@@ -121,6 +121,7 @@ pub fn fold(
         ctx,
         record,
         evaluators: Evaluators::default(),
+        last: rows::LastStatement::default(),
         aside: HashMap::new(),
         late: Vec::new(),
     };
@@ -214,6 +215,7 @@ struct Fold<'a, 'c> {
     ctx: &'a mut FoldContext<'c>,
     record: &'a CommitRecord,
     evaluators: Evaluators,
+    last: rows::LastStatement<'c>,
     /// Rows that stepped aside, as they were here: by table and key.
     aside: HashMap<(usize, KeyBytes), Vec<OwnedValue>>,
     /// Rows that must wait until the rest of the batch is in place.
@@ -459,6 +461,24 @@ impl Fold<'_, '_> {
         moved.map_or(Ok(()), |mine| self.log_cells(plan, &key, mine))
     }
 
+    fn write(
+        &mut self,
+        plan: &Plan,
+        key: &[Value<'_>],
+        values: &[Value<'_>],
+        aside: Option<&[OwnedValue]>,
+    ) -> rusqlite::Result<()> {
+        let conn = self.ctx.conn;
+        match aside {
+            Some(here) => write::put_back(conn, plan, here, values),
+            None if plan.table.fires.is_empty() => {
+                let last = &mut self.last;
+                last.execute(conn, &plan.upsert, values).map(drop)
+            }
+            None => write::whole(conn, plan, key, values),
+        }
+    }
+
     /// Writes a row, removing what stands in its way. `aside`: the row as it was, where it stepped aside and has columns of its own.
     fn put(
         &mut self,
@@ -467,18 +487,14 @@ impl Fold<'_, '_> {
         values: &[Value<'_>],
         aside: Option<&[OwnedValue]>,
     ) -> Result<(), FoldStop> {
-        let write = |conn: &Connection| match aside {
-            Some(here) => write::put_back(conn, plan, here, values),
-            None => write::whole(conn, plan, key, values),
-        };
-        match write(self.ctx.conn) {
+        match self.write(plan, key, values, aside) {
             Ok(()) => return Ok(()),
             Err(e) if plan.has_uniques() && fault_of(&e) == Fault::Unique => {}
             Err(e) => return Err(refused(plan, e)),
         }
         self.displace(plan, key, values, Spare::Nothing, Indexes::Named)?;
-        match write(self.ctx.conn) {
-            Ok(_) => Ok(()),
+        match self.write(plan, key, values, aside) {
+            Ok(()) => Ok(()),
             Err(e) if plan.has_extra_uniques() && fault_of(&e) == Fault::Unique => {
                 self.late.push(Late::whole(plan, values, aside, key));
                 Ok(())
