@@ -1,5 +1,7 @@
 //! Batches that take most of a stream: what they take comes back once a snapshot covers them, and publishing goes on by itself.
 
+use harmonylite::codec::batch::Limits;
+
 use crate::harness::{Cluster, Node, eventually};
 use crate::snapshots::{SCHEMA, insert};
 
@@ -10,7 +12,11 @@ const MAX_BYTES: u64 = 4 << 20;
 const ROW: i64 = 300_000;
 
 fn started(shards: u64) -> Cluster {
-    let mut cluster = Cluster::prepared(2, SCHEMA);
+    with_schema(shards, SCHEMA)
+}
+
+fn with_schema(shards: u64, schema: &str) -> Cluster {
+    let mut cluster = Cluster::prepared(2, schema);
     for node in &mut cluster.nodes {
         node.sections.push_str(&format!(
             "[replication_log]\nmax_bytes = {MAX_BYTES}\nshards = {shards}\n[snapshot]\nleader_ttl = 1000\n"
@@ -62,4 +68,33 @@ fn a_batch_that_finds_no_room_beside_the_last_one_gets_it() {
         cluster[node].wait_published();
     }
     all_arrive(cluster, 24);
+}
+
+#[test]
+fn a_batch_over_two_shards_needs_room_for_each_share_and_not_for_the_sum() {
+    const SHARDS: u64 = 2;
+    let limits = Limits {
+        max_payload: 1 << 20,
+        shards: SHARDS,
+        compress: false,
+        compress_min_bytes: 0,
+    };
+    let tables = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7"];
+    let (first, second) = (
+        tables[0],
+        *tables
+            .iter()
+            .find(|t| limits.shard_of(t) != limits.shard_of(tables[0]))
+            .unwrap(),
+    );
+    let schema = format!(
+        "CREATE TABLE {first}(id INTEGER PRIMARY KEY, v); CREATE TABLE {second}(id INTEGER PRIMARY KEY, v);"
+    );
+    let cluster = with_schema(SHARDS, &schema);
+    // 60 % of a stream for each table.
+    cluster[0].sql(&format!(
+        "BEGIN; INSERT INTO {first} VALUES(1, randomblob(2500000)); INSERT INTO {second} VALUES(1, randomblob(2500000)); COMMIT"
+    ));
+    let dump = cluster.converge();
+    assert_eq!((dump[first].len(), dump[second].len()), (1, 1));
 }
