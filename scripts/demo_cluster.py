@@ -6,6 +6,7 @@ import ctypes
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -43,12 +44,23 @@ class NodeError(Exception):
 
 
 def free_ports(count):
-    """Ports that nobody uses now."""
+    """Ports that nobody uses now, and that no outgoing connection can take: below those that the kernel chooses from."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        low = int(file.read().split()[0])
     held = []
     try:
-        for _ in range(count):
-            held.append(socket.socket())
-            held[-1].bind(("127.0.0.1", 0))
+        for port in random.sample(range(max(1024, low - 12000), low), low - max(1024, low - 12000)):
+            if len(held) == count:
+                break
+            one = socket.socket()
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                one.close()
+                continue
+            held.append(one)
+        if len(held) < count:
+            raise NodeError(f"no {count} free ports below {low}")
         return [s.getsockname()[1] for s in held]
     finally:
         for s in held:

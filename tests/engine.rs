@@ -9,6 +9,8 @@
     missing_docs
 )]
 
+#[path = "engine/loose_keys.rs"]
+mod loose_keys;
 mod support;
 
 use std::time::Duration;

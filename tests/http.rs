@@ -7,6 +7,9 @@
     clippy::panic
 )]
 
+#[path = "support/ports.rs"]
+mod ports;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -94,16 +97,6 @@ async fn get(to: SocketAddr, path: &str) -> (String, String) {
         &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
     )
     .await
-}
-
-/// A port that nobody has now. Another process may take it before we do; callers try again then.
-async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 #[tokio::test]
@@ -195,15 +188,9 @@ async fn metrics_are_prometheus_text() {
 
 #[tokio::test]
 async fn one_address_serves_both_and_an_empty_host_is_every_interface() {
-    let (site, servers) = loop {
-        let port = free_port().await;
-        let site = Site::new(&format!(":{port}"), &format!("0.0.0.0:{port}"));
-        match site.start().await {
-            Ok(servers) => break (site, servers),
-            Err(HttpError::InUse { .. }) => {}
-            Err(other) => panic!("{other}"),
-        }
-    };
+    let port = ports::free();
+    let site = Site::new(&format!(":{port}"), &format!("0.0.0.0:{port}"));
+    let servers = site.start().await.unwrap();
     site.make_healthy();
     let address = servers.health_address().unwrap();
     assert_eq!(servers.metrics_address(), Some(address));
@@ -258,7 +245,7 @@ async fn faulty_addresses_are_named_with_their_key() {
         .unwrap_err();
     assert!(matches!(error, HttpError::Listen { .. }), "{error:?}");
 
-    let port = free_port().await;
+    let port = ports::free();
     let mut site = Site::new(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{port}"));
     site.health.path = "/metrics".to_owned();
     assert!(matches!(site.start().await, Err(HttpError::SamePath)));

@@ -288,20 +288,9 @@ async fn many_that_start_at_once_find_monitoring_ports_of_their_own() {
     assert_eq!(urls.len(), servers.len());
 }
 
-/// A port that is free together with the next one.
-fn free_pair() -> u16 {
-    loop {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = first.local_addr().unwrap().port();
-        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
-            return port;
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_form_a_cluster_that_survives_the_loss_of_one() {
-    let ports: Vec<u16> = (0..3).map(|_| free_pair()).collect();
+    let ports: Vec<u16> = (0..3).map(|_| support::ports::pair()).collect();
     let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
     let configs: Vec<NatsConfig> = (0..3)
         .map(|me| {

@@ -496,9 +496,7 @@ async fn without_jetstream_creating_a_stream_says_so() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_named_without_the_password() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = support::ports::free();
     let error = try_connect(&nats_config(&format!("nats://me:hunter2@127.0.0.1:{port}")))
         .await
         .unwrap_err();

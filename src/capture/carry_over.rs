@@ -11,6 +11,7 @@ use super::unique_sql::default_value;
 use crate::change::operation::{ChangeKind, ColumnMask};
 use crate::change::table::{Affinity, Table};
 use crate::sqlite::ident::quote;
+use crate::sqlite::row_sql::same_key;
 
 /// A change of a table's columns or UNIQUE indexes.
 pub(super) struct Change<'a> {
@@ -142,12 +143,11 @@ impl Change<'_> {
     fn differs(&self, column: usize) -> Option<String> {
         let c = self.table.columns.get(column)?;
         let log = quote(&layout::change_log(&self.table.name));
-        let same: Vec<String> = self
-            .table
-            .key_names()
-            .iter()
-            .map(|k| format!("t.{} IS {log}.{}", quote(k), quote(&layout::key_column(k))))
-            .collect();
+        let same = same_key(
+            self.table,
+            |k| format!("t.{}", quote(k)),
+            |k| format!("{log}.{}", quote(&layout::key_column(k))),
+        );
         let name = quote(&c.name);
         let default = default_value(c.default.as_deref().unwrap_or("NULL"));
         // A column with an affinity holds equal numbers in one storage class only.
@@ -160,7 +160,7 @@ impl Change<'_> {
         Some(format!(
             " | (EXISTS(SELECT 1 FROM {} AS t WHERE {} AND (t.{name} IS NOT {default} COLLATE BINARY{class})) << {column})",
             quote(&self.table.name),
-            same.join(" AND "),
+            same,
         ))
     }
 
@@ -168,20 +168,24 @@ impl Change<'_> {
     fn again(&self, condition: &str) -> String {
         let table = self.table;
         let log = quote(&layout::change_log(&table.name));
-        let (mut keys, mut same) = (Vec::new(), Vec::new());
-        for name in table.key_names() {
-            let logged = quote(&layout::key_column(name));
-            same.push(format!("t.{} IS l.{logged}", quote(name)));
-            keys.push(logged);
-        }
+        let keys: Vec<String> = table
+            .key_names()
+            .iter()
+            .map(|k| quote(&layout::key_column(k)))
+            .collect();
         let keys = keys.join(", ");
+        let same = same_key(
+            table,
+            |k| format!("t.{}", quote(k)),
+            |k| format!("l.{}", quote(&layout::key_column(k))),
+        );
         format!(
             "INSERT INTO {} SELECT {keys}, {}, 0, {}, {STAMP} FROM (SELECT DISTINCT {keys} FROM {log} AS l WHERE ({condition}) AND EXISTS(SELECT 1 FROM {} AS t WHERE {}))",
             log_columns(table),
             ChangeKind::Rewritten.code(),
             self.generation,
             quote(&table.name),
-            same.join(" AND "),
+            same,
         )
     }
 }

@@ -17,6 +17,7 @@ use crate::change::operation::ChangeKind;
 use crate::change::table::{Affinity, Column, Table, TableKey};
 use crate::planted::planted;
 use crate::sqlite::ident::{quote, text};
+use crate::sqlite::row_sql::same_key;
 
 /// Notes that are kept at most. A note is needed only until the statement that made it has changed its row; an upsert or an `OR IGNORE` leaves
 /// its note behind. More than one statement's notes matter only when a trigger of the app writes to the same table in between.
@@ -401,29 +402,33 @@ fn note_displaced(table: &Table, other_row: &str) -> String {
     out
 }
 
+// A note's columns have no collation of their own, and a key's columns may have another than the key: each comparison says the key's.
+
 fn note_matches_row(table: &Table) -> String {
     let notes = quote(&layout::notes(&table.name));
     let row = here(table).0;
-    conjunction(table, |k| {
-        format!(
-            "{row}.{} = {notes}.{}",
-            quote(k),
-            quote(&layout::key_column(k))
-        )
-    })
+    same_key(
+        table,
+        |k| format!("{row}.{}", quote(k)),
+        |k| format!("{notes}.{}", quote(&layout::key_column(k))),
+    )
 }
 
 fn note_is_of(row: &str, table: &Table) -> String {
-    conjunction(table, |k| {
-        format!("{} IS {row}.{}", quote(&layout::key_column(k)), quote(k))
-    })
+    same_key(
+        table,
+        |k| quote(&layout::key_column(k)),
+        |k| format!("{row}.{}", quote(k)),
+    )
 }
 
 fn row_is(row: &str, table: &Table) -> String {
     let stored = here(table).0;
-    conjunction(table, |k| {
-        format!("{stored}.{} IS {row}.{}", quote(k), quote(k))
-    })
+    same_key(
+        table,
+        |k| format!("{stored}.{}", quote(k)),
+        |k| format!("{row}.{}", quote(k)),
+    )
 }
 
 /// Before an insert an automatic key still reads as -1: then any row may be in the way.

@@ -1,13 +1,59 @@
 //! Whether the publishing loop may begin something new, and whether payload that it sent a while ago can still be relied on.
 //!
 //! Invariants: above a stream's soft limit nothing new is begun, so that a share stays free for what frees the rest (batches under way, the leader's own);
+//! a batch is begun only where each stream has room for its share;
 //! a commit record never names payload that was sent before this node was silent for so long that the leader may have trimmed it (see
 //! [`crate::snapshot::trim`]).
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::change::position::ShardId;
 use crate::planted::planted;
+
+/// Bytes of the order stream beside a batch's payload: its commit record, which names each piece, and what stays at the end of the log whatever is trimmed.
+pub const MARGIN: u64 = 64 << 10;
+
+/// What one stream may still take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Its shard.
+    pub shard: ShardId,
+    /// Bytes up to its soft limit; negative above it.
+    pub soft: i64,
+    /// Bytes up to its limit.
+    pub hard: i64,
+    /// Bytes that it may hold.
+    pub limit: u64,
+}
+
+/// Why a batch cannot be begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoom {
+    /// Its share of a stream finds room when a snapshot has made some.
+    #[error(
+        "the stream of shard {shard} has no room for the {bytes} bytes of a batch until a snapshot has made some"
+    )]
+    Yet {
+        /// The shard.
+        shard: ShardId,
+        /// The bytes.
+        bytes: u64,
+    },
+    /// Its share is more than the stream may ever hold.
+    #[error(
+        "a batch takes {bytes} bytes of the stream of shard {shard}, which may hold {limit}: it waits until replication_log.max_bytes is raised on all nodes, with update_existing = true"
+    )]
+    Ever {
+        /// The shard.
+        shard: ShardId,
+        /// The bytes.
+        bytes: u64,
+        /// What the stream may hold.
+        limit: u64,
+    },
+}
 
 /// Why nothing new may be begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +85,8 @@ pub struct Gate(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Bytes up to the soft limit of the fullest stream; `None`: no limit.
-    room: Option<i64>,
-    /// Bytes up to the limit of the fullest stream.
-    hard: Option<i64>,
+    /// The streams that have a limit.
+    rooms: Vec<Room>,
     /// Bytes of a batch that finds no room.
     wanted: u64,
     /// A snapshot is being taken here, for which everything must be published.
@@ -60,34 +104,62 @@ impl Gate {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The streams were looked at: so many bytes may come until the first is at its soft limit, and until it is full.
-    pub fn set_room(&self, room: Option<i64>, hard: Option<i64>) {
+    /// The streams were looked at. Those without a limit are left out.
+    pub fn set_rooms(&self, rooms: Vec<Room>) {
+        self.lock().rooms = rooms;
+    }
+
+    /// So many bytes were sent since, by shard.
+    pub fn spend(&self, shares: &BTreeMap<ShardId, u64>) {
+        for room in &mut self.lock().rooms {
+            let bytes = shares.get(&room.shard).copied().unwrap_or(0);
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            room.soft = room.soft.saturating_sub(bytes);
+            room.hard = room.hard.saturating_sub(bytes);
+        }
+    }
+
+    /// Whether a batch finds room that has so many bytes by shard: one that is begun and cannot be finished would stand in the way of trimming. Whoever makes room learns of
+    /// one that needs some, but not of one that can never have it.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn ask(&self, shares: &BTreeMap<ShardId, u64>) -> Result<(), NoRoom> {
         let mut inner = self.lock();
-        inner.room = room;
-        inner.hard = hard;
+        let share = |room: &Room| shares.get(&room.shard).copied().unwrap_or(0);
+        let fits = |room: &Room| {
+            let bytes = i64::try_from(share(room)).unwrap_or(i64::MAX);
+            bytes == 0 || bytes < room.hard
+        };
+        let too_large = inner
+            .rooms
+            .iter()
+            .find(|r| share(r) > r.limit.saturating_sub(MARGIN));
+        let lacking = inner
+            .rooms
+            .iter()
+            .filter(|r| !fits(r))
+            .max_by_key(|r| share(r));
+        let refused = match (too_large, lacking) {
+            (Some(room), _) => Err(NoRoom::Ever {
+                shard: room.shard,
+                bytes: share(room),
+                limit: room.limit,
+            }),
+            (None, Some(room)) => Err(NoRoom::Yet {
+                shard: room.shard,
+                bytes: share(room),
+            }),
+            (None, None) => Ok(()),
+        };
+        inner.wanted = match refused {
+            Err(NoRoom::Yet { bytes, .. }) => bytes,
+            Err(NoRoom::Ever { .. }) | Ok(()) => 0,
+        };
+        refused
     }
 
-    /// So many bytes were sent since.
-    pub fn spend(&self, bytes: u64) {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let mut inner = self.lock();
-        inner.room = inner.room.map(|room| room.saturating_sub(bytes));
-        inner.hard = inner.hard.map(|room| room.saturating_sub(bytes));
-    }
-
-    /// Whether so many bytes of payload find room: a batch that is begun and cannot be finished would stand in the way of trimming.
-    #[must_use]
-    pub fn has_room_for(&self, bytes: u64) -> bool {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.lock().hard.is_none_or(|room| bytes < room)
-    }
-
-    /// A batch of so many bytes of payload finds no room; 0: none waits for any.
-    pub fn set_wanted(&self, bytes: u64) {
-        self.lock().wanted = bytes;
-    }
-
-    /// The bytes that a batch waits for.
+    /// The bytes of one stream that a batch waits for; 0: none waits.
     #[must_use]
     pub fn wanted(&self) -> u64 {
         self.lock().wanted
@@ -109,7 +181,7 @@ impl Gate {
         let inner = self.lock();
         if inner.exempt {
             None
-        } else if inner.room.is_some_and(|room| room <= 0) {
+        } else if inner.rooms.iter().any(|room| room.soft <= 0) {
             Some(Closed::Stream)
         } else {
             inner.keeps_all.then_some(Closed::Kept)
@@ -162,20 +234,56 @@ impl Gate {
 mod tests {
     use super::*;
 
+    fn room(shard: u64, soft: i64, hard: i64) -> Room {
+        Room {
+            shard: ShardId(shard),
+            soft,
+            hard,
+            limit: 1 << 20,
+        }
+    }
+
+    #[test]
+    fn each_share_needs_room_in_its_own_stream() {
+        let gate = Gate::default();
+        let shares = |one, two| [(ShardId(1), one), (ShardId(2), two)].into();
+        assert_eq!(gate.ask(&shares(u64::MAX, 1)), Ok(()));
+        gate.set_rooms(vec![room(1, 0, 500_000), room(2, 0, 800_000)]);
+        // More together than either has.
+        assert_eq!(gate.ask(&shares(499_999, 799_999)), Ok(()));
+        let no_room = |shard, bytes| {
+            let shard = ShardId(shard);
+            Err(NoRoom::Yet { shard, bytes })
+        };
+        assert_eq!(gate.ask(&shares(500_000, 1)), no_room(1, 500_000));
+        assert_eq!(gate.wanted(), 500_000);
+        assert_eq!(gate.ask(&shares(500_000, 900_000)), no_room(2, 900_000));
+        assert_eq!(gate.wanted(), 900_000);
+        // What no snapshot can make room for asks for none.
+        let most = (1 << 20) - MARGIN;
+        assert_eq!(gate.ask(&shares(1, most)), no_room(2, most));
+        let never = gate.ask(&shares(1, most + 1));
+        assert!(matches!(never, Err(NoRoom::Ever { .. })));
+        assert!(never.is_err_and(|e| e.to_string().contains("replication_log.max_bytes")));
+        assert_eq!(gate.wanted(), 0);
+        // Nothing goes to the stream that is full.
+        gate.set_rooms(vec![room(1, 0, 500_000), room(2, -9, -1)]);
+        assert_eq!(gate.ask(&[(ShardId(1), 10)].into()), Ok(()));
+    }
+
     #[test]
     fn above_the_soft_limit_only_the_exempt_begin() {
         let gate = Gate::default();
         assert!(gate.closed().is_none());
-        gate.set_room(Some(10), Some(12));
-        assert!(gate.has_room_for(11) && !gate.has_room_for(12));
-        gate.spend(4);
+        gate.set_rooms(vec![room(1, 10, 12)]);
+        gate.spend(&[(ShardId(1), 4), (ShardId(2), 9)].into());
         assert!(gate.closed().is_none());
-        gate.spend(6);
+        gate.spend(&[(ShardId(1), 6)].into());
         assert_eq!(gate.closed(), Some(Closed::Stream));
         gate.set_exempt(true);
         assert!(gate.closed().is_none());
         gate.set_exempt(false);
-        gate.set_room(Some(1), None);
+        gate.set_rooms(vec![room(1, 1, 3), room(2, 1, 3)]);
         assert!(gate.closed().is_none());
         gate.set_keeps_all(true);
         assert_eq!(gate.closed(), Some(Closed::Kept));

@@ -3,15 +3,20 @@
 //! Invariants: the commit record is made once, so that a resend sends identical bytes; it names every piece by the sequence that the broker gave it,
 //! so a publisher that dies half way leaves payload that nothing names.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::gate::MARGIN;
 use crate::change::position::{Sequence, ShardId};
 use crate::codec::batch::Batch;
 use crate::codec::commit::{self, SectionRef};
 use crate::codec::frame::{Kind, Sealer};
 use crate::codec::payload::{self, Payload};
+
+/// Bytes that a message takes in a stream beside what it carries, at most: our heads, the server's, and a subject.
+const ENVELOPE: usize = payload::OVERHEAD + 256;
 
 /// A piece of a section: which bytes of which section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,14 +123,24 @@ impl Outbox {
         Ok(Some((section.shard, message.into())))
     }
 
-    /// Bytes of all pieces.
+    /// Bytes that it takes of each shard's stream, with the commit record.
     #[must_use]
-    pub fn payload_bytes(&self) -> u64 {
-        self.batch
-            .sections
-            .iter()
-            .map(|s| s.frame.len() as u64)
-            .sum()
+    pub fn shares(&self) -> BTreeMap<ShardId, u64> {
+        let record = &self.batch.record;
+        let mut shares = BTreeMap::from([(
+            ShardId::ORDER,
+            (record.rows.len() + record.covers.len() + ENVELOPE) as u64,
+        )]);
+        if !self.pieces.is_empty() {
+            *shares.entry(ShardId::ORDER).or_default() += MARGIN;
+        }
+        for (piece, _) in &self.pieces {
+            if let Some(section) = self.batch.sections.get(piece.section) {
+                let bytes = piece.to.saturating_sub(piece.from) + ENVELOPE;
+                *shares.entry(section.shard).or_default() += bytes as u64;
+            }
+        }
+        shares
     }
 
     /// When the first piece that counts was sent; `None`: none was.

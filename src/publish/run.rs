@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::flying::FlyingBatches;
-use super::gate::Closed;
+use super::gate::{Closed, NoRoom};
 use super::outbox::Outbox;
 use crate::brakes::{Pace, Part};
 use crate::capture::Captured;
@@ -301,7 +301,7 @@ impl PublishLoop {
                     engine.status.recovered(Component::Publish);
                     if !std::mem::replace(&mut flying.counted, true) {
                         let batch = flying.outbox.batch();
-                        engine.gate.spend(flying.outbox.sent_bytes());
+                        engine.gate.spend(&flying.outbox.shares());
                         engine.metrics.batches_published.inc();
                         engine
                             .metrics
@@ -489,13 +489,8 @@ fn send(
     if !missing.is_empty() && !engine.gate.is_present(Instant::now()) {
         return Err(SendError::Unannounced);
     }
-    if outbox.since().is_none() && !missing.is_empty() {
-        let bytes = outbox.payload_bytes();
-        if !engine.gate.has_room_for(bytes) {
-            engine.gate.set_wanted(bytes);
-            return Err(SendError::NoRoom(bytes));
-        }
-        engine.gate.set_wanted(0);
+    if outbox.since().is_none() {
+        engine.gate.ask(&outbox.shares())?;
     }
     for window in missing.chunks(WINDOW) {
         let mut messages = Vec::with_capacity(window.len());
@@ -549,10 +544,8 @@ enum SendError {
     Spool(#[from] std::io::Error),
     #[error("the batch's payload is not complete")]
     Incomplete,
-    #[error(
-        "a stream has no room for the {0} bytes of a batch until a snapshot has made some; raise replication_log.max_bytes on all nodes if it never has, and set update_existing"
-    )]
-    NoRoom(u64),
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     #[error("this node has not announced itself to the others yet")]
     Unannounced,
     #[error(

@@ -25,6 +25,8 @@ pub struct Situation {
     pub database: u64,
     /// A stream is above its soft limit, and what snapshots there are do not help.
     pub full: bool,
+    /// What the newest snapshot stands at keeps room in the streams ([`super::tail`]).
+    pub heavy_tail: bool,
     /// The schema here is another than the newest snapshot has: who has changed it too cannot begin from that.
     pub schema_changed: bool,
     /// A node keeps so much of what it has published that it wants one.
@@ -72,9 +74,9 @@ pub fn due(now: &Situation, interval: Duration) -> Option<Reason> {
     if now.schema_changed && age >= MIGRATION {
         return Some(Reason::Schema);
     }
-    // Nothing has come since: another would be the same.
+    // Nothing has come since: another would be the same, but that it can stand behind a marker and free what this one keeps.
     if now.folded <= covers {
-        return None;
+        return (now.full && now.heavy_tail).then_some(Reason::Full);
     }
     if now.full {
         Some(Reason::Full)
@@ -102,6 +104,7 @@ mod tests {
             log: FLOOR,
             database: 100,
             full: false,
+            heavy_tail: false,
             schema_changed: false,
             kept: false,
         };
@@ -134,6 +137,12 @@ mod tests {
                 ..situation
             };
             assert_eq!(due(&same, hour), None);
+            let keeping = Situation {
+                heavy_tail: true,
+                ..same
+            };
+            let expected = keeping.full.then_some(Reason::Full);
+            assert_eq!(due(&keeping, hour), expected);
             let altered = Situation {
                 schema_changed: true,
                 ..same

@@ -28,6 +28,7 @@ mod reconciling;
 pub mod schedule;
 pub mod scratch;
 pub mod streams;
+pub mod tail;
 pub mod take;
 mod taking;
 pub mod trim;

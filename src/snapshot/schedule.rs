@@ -15,10 +15,10 @@ use tokio::sync::mpsc;
 
 use super::catalog::{Catalog, LEFT_OVER};
 use super::desk::Ask;
-use super::due::{Reason, Situation, due};
+use super::due::{Situation, due};
 use super::manifest::Manifest;
 use super::presence::{self, Living};
-use super::taking::TAKING;
+use super::tail;
 use super::trim::{self, Known};
 use super::verified::{Verified, age};
 use super::watch::{self, Streams};
@@ -59,7 +59,7 @@ pub struct Schedule {
     forgotten: Option<String>,
     /// Newest in the store, as last listed.
     pub(super) newest: Option<Manifest>,
-    listed: Option<Instant>,
+    pub(super) listed: Option<Instant>,
     reconnects: u64,
     trimmed: Option<Instant>,
     backoff: Backoff,
@@ -288,7 +288,14 @@ impl Schedule {
         });
         let database = std::fs::metadata(&self.engine.config.db_path).map_or(0, |m| m.len());
         let covers = self.newest.as_ref().map(|m| Sequence(m.sequence));
+        let heavy_tail = match covers.filter(|at| full && position.folded <= *at) {
+            Some(at) => tail::is_heavy_at(&self.broker, at)
+                .await
+                .map_err(|e| e.to_string())?,
+            None => false,
+        };
         let situation = Situation {
+            heavy_tail,
             newest: self.newest.as_ref().map(|m| (Sequence(m.sequence), age(m))),
             folded: position.folded,
             log: covers.map_or(0, |at| streams.bytes_behind(at)),
@@ -307,43 +314,6 @@ impl Schedule {
         self.backoff.reset();
         self.failed_at = None;
         self.engine.status.recovered(Component::Snapshots);
-        Ok(())
-    }
-
-    async fn take_scheduled(&mut self, reason: Reason) -> Result<(), String> {
-        let mut taking = self.taking();
-        if !taking.hold().await.map_err(|e| e.to_string())? {
-            // Somebody was asked for one, or one was killed at it: looked at again in a moment.
-            let until = Instant::now() + TAKING * 2;
-            while !taking.hold().await.map_err(|e| e.to_string())? {
-                if Instant::now() > until || !self.leader.is_held() {
-                    self.listed = None;
-                    return Ok(());
-                }
-                self.leader.hold().await.map_err(|e| e.to_string())?;
-                tokio::time::sleep(LOOK.min(self.leader.renew_every())).await;
-            }
-        }
-        tracing::info!(
-            reason = reason.words(),
-            store = self.catalog.store_name(),
-            "taking a snapshot"
-        );
-        // What is pending here may find no room until there is a snapshot.
-        let pending =
-            tokio::task::block_in_place(|| self.engine.replica().pending_changes().unwrap_or(1));
-        let onto = self
-            .newest
-            .clone()
-            .filter(|_| reason == Reason::Full && pending > 0);
-        self.take(taking, true, onto, &|_| {}).await?;
-        // A snapshot has been added: what it allows goes at once.
-        let streams = Streams::look(&self.broker, self.engine.config.replication_log.shards)
-            .await
-            .map_err(|e| e.to_string())?;
-        let living = self.living().await?;
-        let full = streams.are_tight(living.most_wanted());
-        self.trim(&streams, &living, full).await?;
         Ok(())
     }
 
@@ -366,7 +336,7 @@ impl Schedule {
         (by_count && soon) || (rested && covered >= order.first)
     }
 
-    async fn living(&self) -> Result<Living, String> {
+    pub(super) async fn living(&self) -> Result<Living, String> {
         let silent_after = self.engine.config.replication_log.silent_after;
         presence::living(&self.kv, &self.broker, silent_after)
             .await
@@ -374,7 +344,7 @@ impl Schedule {
     }
 
     /// Trims; whether there is room enough then.
-    async fn trim(
+    pub(super) async fn trim(
         &mut self,
         streams: &Streams,
         living: &Living,

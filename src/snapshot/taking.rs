@@ -6,17 +6,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::desk::{Ask, Saved};
+use super::due::Reason;
 use super::manifest::Manifest;
 use super::schedule::{LOOK, LOOP, Schedule};
+use super::tail;
 use super::take::{self, Own};
 use super::verified::Verified;
+use super::watch::Streams;
 use crate::brakes::Part;
 use crate::change::position::{NodeId, Sequence, ShardId};
 use crate::store::Progress;
 use crate::stream::Role;
 
 /// How long the right to take a snapshot lasts without being renewed.
-pub(super) const TAKING: Duration = Duration::from_secs(15);
+const TAKING: Duration = Duration::from_secs(15);
 
 /// How long someone who asks waits for another node's snapshot to be done, and for this node to have folded what was there.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -30,6 +33,49 @@ impl Schedule {
     pub(super) fn taking(&self) -> Role {
         let node = NodeId(self.engine.config.node_id);
         Role::new(self.kv.clone(), "taking", node, TAKING)
+    }
+
+    /// Takes one that is due, and trims by it.
+    pub(super) async fn take_scheduled(&mut self, reason: Reason) -> Result<(), String> {
+        let mut taking = self.taking();
+        if !taking.hold().await.map_err(|e| e.to_string())? {
+            // Somebody was asked for one, or one was killed at it: looked at again in a moment.
+            let until = Instant::now() + TAKING * 2;
+            while !taking.hold().await.map_err(|e| e.to_string())? {
+                if Instant::now() > until || !self.leader.is_held() {
+                    self.listed = None;
+                    return Ok(());
+                }
+                self.leader.hold().await.map_err(|e| e.to_string())?;
+                tokio::time::sleep(LOOK.min(self.leader.renew_every())).await;
+            }
+        }
+        tracing::info!(
+            reason = reason.words(),
+            store = self.catalog.store_name(),
+            "taking a snapshot"
+        );
+        if reason == Reason::Full {
+            tail::pass(&self.engine, &self.broker)
+                .await
+                .map_err(|e| e.to_string())?;
+        }
+        // What is pending here may find no room until there is a snapshot.
+        let pending =
+            tokio::task::block_in_place(|| self.engine.replica().pending_changes().unwrap_or(1));
+        let onto = self
+            .newest
+            .clone()
+            .filter(|_| reason == Reason::Full && pending > 0);
+        self.take(taking, true, onto, &|_| {}).await?;
+        // A snapshot has been added: what it allows goes at once.
+        let streams = Streams::look(&self.broker, self.engine.config.replication_log.shards)
+            .await
+            .map_err(|e| e.to_string())?;
+        let living = self.living().await?;
+        let full = streams.are_tight(living.most_wanted());
+        self.trim(&streams, &living, full).await?;
+        Ok(())
     }
 
     /// Takes one while the right to it lasts; a scheduled one only while this node leads.

@@ -11,6 +11,7 @@ use crate::cluster::announce;
 use crate::engine::Engine;
 use crate::history::watch::Watch;
 use crate::http::status::Component;
+use crate::publish::gate::Room;
 use crate::stream::{Broker, Kv, KvError, StreamState};
 
 /// The share of `max_bytes`, in percent, above which nothing new is published until a snapshot has made room. The rest is for what is under way and
@@ -43,32 +44,30 @@ impl Streams {
         Ok(Self { states })
     }
 
-    /// Bytes until the first of them is at its soft limit; negative above it; `None`: they have no limits.
+    /// What each of them may still take; those without a limit are left out.
     #[must_use]
-    pub fn room(&self) -> Option<i64> {
-        self.up_to(SOFT_LIMIT)
-    }
-
-    /// Bytes until the first of them holds this share of its limit, in percent.
-    #[must_use]
-    pub fn up_to(&self, percent: u64) -> Option<i64> {
-        let room = |s: &StreamState| {
-            let soft = s.limit? / 100 * percent;
-            Some(
-                i64::try_from(soft)
-                    .unwrap_or(i64::MAX)
-                    .saturating_sub(i64::try_from(s.bytes).unwrap_or(i64::MAX)),
-            )
+    pub fn rooms(&self) -> Vec<Room> {
+        let room = |(shard, s): (ShardId, &StreamState)| {
+            let limit = s.limit?;
+            let signed = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+            let up_to = |bytes| signed(bytes).saturating_sub(signed(s.bytes));
+            Some(Room {
+                shard,
+                soft: up_to(limit / 100 * SOFT_LIMIT),
+                hard: up_to(limit),
+                limit,
+            })
         };
-        self.states.iter().filter_map(room).min()
+        let shards = (1..).map(ShardId);
+        shards.zip(&self.states).filter_map(room).collect()
     }
 
-    /// Whether room must be made: a soft limit is passed, or a batch of so many bytes waits for room (0: none).
+    /// Whether room must be made: a soft limit is passed, or a batch waits for so many bytes of one stream (0: none).
     #[must_use]
     pub fn are_tight(&self, wanted: u64) -> bool {
         let wanted = i64::try_from(wanted).unwrap_or(i64::MAX);
-        self.room().is_some_and(|room| room <= 0)
-            || (wanted > 0 && self.up_to(100).is_some_and(|room| room <= wanted))
+        let tight = |room: &Room| room.soft <= 0 || (wanted > 0 && room.hard <= wanted);
+        self.rooms().iter().any(tight)
     }
 
     /// Bytes that were published behind `position`, as far as the share of messages tells.
@@ -179,7 +178,7 @@ impl Looking {
 /// To gauges and to the publisher.
 pub fn show(engine: &Engine, streams: &Streams) {
     show_sizes(engine, streams);
-    engine.gate.set_room(streams.room(), streams.up_to(100));
+    engine.gate.set_rooms(streams.rooms());
 }
 
 fn show_sizes(engine: &Engine, streams: &Streams) {
@@ -210,12 +209,13 @@ mod tests {
     #[test]
     fn the_fullest_stream_decides() {
         let streams = |states: Vec<StreamState>| Streams { states };
-        assert_eq!(streams(vec![state(1, 1, 50, None)]).room(), None);
+        assert_eq!(streams(vec![state(1, 1, 50, None)]).rooms(), []);
         let two = streams(vec![
             state(10, 100, 500, Some(1000)),
             state(10, 10, 900, Some(1000)),
         ]);
-        assert_eq!(two.room(), Some(-100));
+        let soft: Vec<i64> = two.rooms().iter().map(|r| r.soft).collect();
+        assert_eq!(soft, [300, -100]);
         assert!(two.are_tight(0));
         let half = streams(vec![state(10, 100, 500, Some(1000))]);
         assert!(!half.are_tight(0) && !half.are_tight(499) && half.are_tight(500));

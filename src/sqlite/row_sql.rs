@@ -32,6 +32,31 @@ pub fn key_is(table: &Table, first: usize) -> String {
     parts.join(" AND ")
 }
 
+/// Condition that two rows have the same key, compared as the key's index compares, whatever the compared columns themselves are declared as. `one` and `other`: a key value of
+/// each, by its name.
+#[must_use]
+pub fn same_key(
+    table: &Table,
+    one: impl Fn(&str) -> String,
+    other: impl Fn(&str) -> String,
+) -> String {
+    let names = table.key_names();
+    let parts: Vec<String> = match &table.key {
+        TableKey::Columns(columns) if !table.integer_key => names
+            .iter()
+            .zip(columns)
+            .map(|(name, (_, by))| {
+                format!("{} IS {} COLLATE {}", one(name), other(name), by.name())
+            })
+            .collect(),
+        TableKey::Columns(_) | TableKey::Rowid(_) => names
+            .iter()
+            .map(|name| format!("{} IS {}", one(name), other(name)))
+            .collect(),
+    };
+    parts.join(" AND ")
+}
+
 /// The names of all values of a whole row: before the columns the rowid, where that is the key.
 #[must_use]
 pub fn whole_names(table: &Table) -> Vec<String> {

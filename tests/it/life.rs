@@ -282,9 +282,7 @@ fn a_port_in_use_is_said_at_the_start() {
 
 #[test]
 fn a_managed_server_replicates_and_dies_with_its_daemon() {
-    let reserved = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = reserved.local_addr().unwrap().port();
-    drop(reserved);
+    let port = crate::harness::ports::free();
     let url = format!("nats://127.0.0.1:{port}");
     let mut host = Node::new(1, &url, SCHEMA);
     host.sections = format!(

@@ -139,10 +139,9 @@ fn a_full_stream_pushes_back_and_loses_nothing() {
             .push_str("[replication_log]\nmax_bytes = 4194304\n");
         node.start();
     }
-    for id in 0..30 {
-        cluster[0].sql(&format!("INSERT INTO t VALUES({id}, randomblob(300000))"));
-    }
-    cluster[0].wait_log("not acknowledged");
+    // One batch, of more than twice what a stream may hold.
+    cluster[0].sql("INSERT INTO t WITH RECURSIVE n(i) AS (VALUES(0) UNION ALL SELECT i + 1 FROM n WHERE i < 29) SELECT i, randomblob(300000) FROM n");
+    cluster[0].wait_log("until replication_log.max_bytes is raised");
     assert!(
         cluster[0].pending() > 0,
         "the change log holds what the stream does not take"

@@ -23,6 +23,7 @@ mod doctor;
 mod fidelity;
 mod fights;
 mod files;
+mod full_streams;
 mod histories;
 mod journals;
 mod large;

@@ -26,6 +26,8 @@ mod webdav;
 #[allow(dead_code, reason = "other suites use more of it")]
 #[path = "../support/nats.rs"]
 mod nats;
+#[path = "../support/ports.rs"]
+mod ports;
 
 /// Runs cases against a store, each with a server of its own.
 macro_rules! each {

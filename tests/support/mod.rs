@@ -3,4 +3,5 @@
 
 pub mod engine;
 pub mod nats;
+pub mod ports;
 pub mod witness;

@@ -11,6 +11,8 @@ use harmonylite::config::{NatsConfig, ReplicationLogConfig, Secret};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::ports;
+
 /// The nats-server to use: `$HARMONYLITE_NATS_SERVER`, the PATH's, or the one that `scripts/get-nats-server` fetches once.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
@@ -109,19 +111,18 @@ impl NatsServer {
     pub fn restart(&mut self) {
         self.kill();
         let folder = self.folder.path();
-        let ports = folder.join("ports");
-        let _ = std::fs::remove_dir_all(&ports);
-        std::fs::create_dir(&ports).unwrap();
-        let port = if self.port == 0 {
-            -1
-        } else {
-            i32::from(self.port)
-        };
+        let files = folder.join("ports");
+        let _ = std::fs::remove_dir_all(&files);
+        std::fs::create_dir(&files).unwrap();
+        if self.port == 0 {
+            self.port = ports::free();
+        }
+        let port = self.port;
         let configuration = folder.join("nats-server.conf");
         std::fs::write(
             &configuration,
             format!(
-                "host: 127.0.0.1\nport: {port}\nports_file_dir: {ports:?}\nstore_dir: {store:?}\njetstream: enabled\n{extra}\n",
+                "host: 127.0.0.1\nport: {port}\nports_file_dir: {files:?}\nstore_dir: {store:?}\njetstream: enabled\n{extra}\n",
                 store = folder.join("store"),
                 extra = self.extra,
             ),
@@ -139,10 +140,8 @@ impl NatsServer {
         self.process = Some(process);
         let started = Instant::now();
         loop {
-            if let Some(port) = client_port(&ports)
-                && TcpStream::connect(("127.0.0.1", port)).is_ok()
+            if client_port(&files) == Some(port) && TcpStream::connect(("127.0.0.1", port)).is_ok()
             {
-                self.port = port;
                 return;
             }
             let ended = self.process.as_mut().unwrap().try_wait().unwrap();

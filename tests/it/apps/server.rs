@@ -1,10 +1,8 @@
 //! An application's server: a process with a port, which ends with the test.
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -20,19 +18,7 @@ pub struct Server {
     process: Option<Child>,
 }
 
-/// A free port that no connection of another test can take meanwhile, also while the server is being restarted: below those that the
-/// kernel chooses from.
-pub fn port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    for _ in 0..10_000 {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 20_000 + ((std::process::id() * 101 + number) % 10_000) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port between 20000 and 30000");
-}
+pub use crate::harness::ports::free as port;
 
 /// The folder that a script under `scripts/` has put an application into.
 pub fn fetched(script: &str) -> PathBuf {

@@ -1,19 +1,12 @@
 //! Asking a daemon over HTTP.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use super::node::Node;
 
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
+pub use super::ports::free as free_port;
 
 /// Status and body of a GET; `None` where nobody answers.
 pub fn get(port: u16, path: &str) -> Option<(u16, String)> {

@@ -13,6 +13,8 @@ pub mod wait;
 #[path = "../../support/nats.rs"]
 #[allow(dead_code)]
 pub mod nats;
+#[path = "../../support/ports.rs"]
+pub mod ports;
 
 pub use cluster::Cluster;
 pub use node::Node;
