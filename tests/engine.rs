@@ -9,6 +9,8 @@
     missing_docs
 )]
 
+#[path = "engine/copies.rs"]
+mod copies;
 #[path = "engine/dropped_index.rs"]
 mod dropped_index;
 #[path = "engine/loose_keys.rs"]
