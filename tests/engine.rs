@@ -9,6 +9,10 @@
     missing_docs
 )]
 
+#[path = "engine/copies.rs"]
+mod copies;
+#[path = "engine/dropped_index.rs"]
+mod dropped_index;
 #[path = "engine/loose_keys.rs"]
 mod loose_keys;
 mod support;

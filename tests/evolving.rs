@@ -430,7 +430,7 @@ fn a_dropped_column_that_is_back_has_what_the_cluster_has() {
     };
     let adopted = a
         .replica
-        .adopt(&fold, Sequence(1), &unsure[0], &options)
+        .adopt(&fold, (Sequence(1), true), &unsure[0], &options)
         .unwrap();
     assert!(matches!(adopted, Adopted::Done(_)), "{adopted:?}");
     let vat = "SELECT CAST(vat AS TEXT) FROM t ORDER BY id";

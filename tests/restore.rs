@@ -13,8 +13,10 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harmonylite::replica::copy;
-use harmonylite::replica::restore::{RestoreError, RestoreOptions, Restored};
+use harmonylite::replica::reconcile::name_as_here;
+use harmonylite::replica::restore::{Adopted, RestoreError, RestoreOptions, Restored};
+use harmonylite::replica::{absent, copy};
+use harmonylite::state::unsure::Reason;
 use rusqlite::Connection;
 use support::engine::{Node, stream};
 
@@ -259,4 +261,76 @@ fn a_trigger_that_has_deletes_ignored_does_not_stop_a_restore() {
     let snapshot = snapshot(&leader);
     restore(&mut node, &snapshot).unwrap();
     assert_eq!(node.read(ALL), "3cthree");
+}
+
+#[test]
+fn a_table_that_is_behind_waits_for_a_snapshot_that_has_it() {
+    let patience = Duration::from_secs(5);
+    let table =
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES(1, 'old'), (2, 'old');";
+    let (mut leader, mut node) = (Node::new(1, table), Node::new(2, table));
+    // The cluster's table, which the leader has dropped by now: its snapshots carry it for others.
+    leader.write("ALTER TABLE t ADD COLUMN w DEFAULT 0");
+    assert!(
+        leader
+            .replica
+            .make_capture_current(patience, &|| false)
+            .unwrap()
+    );
+    leader.write("UPDATE t SET v = 'new'; DELETE FROM t WHERE id = 2");
+    leader.forget_pending();
+    let from = leader.folder().join("from.db");
+    std::fs::rename(snapshot(&leader), &from).unwrap();
+    leader.write("DROP TABLE t");
+    assert!(
+        leader
+            .replica
+            .make_capture_current(patience, &|| false)
+            .unwrap()
+    );
+    let carries = leader.folder().join("carries.db");
+    let mut copied = copy::copy(leader.reader(), &carries).unwrap();
+    absent::put(&mut copied, &from, &["t".to_owned()]).unwrap();
+    copy::finish(copied).unwrap();
+    let later = leader.folder().join("later.db");
+    std::fs::copy(&carries, &later).unwrap();
+
+    // Here it lacks a column: the restore passes it over.
+    restore(&mut node, &carries).unwrap();
+    let marks = |node: &Node| {
+        let unsure = node.replica.unsure().unwrap();
+        unsure.iter().map(|u| u.reason).collect::<Vec<_>>()
+    };
+    assert_eq!(marks(&node), [Reason::Behind]);
+    node.write("ALTER TABLE t ADD COLUMN w DEFAULT 0");
+    assert!(
+        node.replica
+            .make_capture_current(patience, &|| false)
+            .unwrap()
+    );
+    let mut adopt = |fold: &Path| {
+        let captured = std::sync::Arc::clone(node.replica.captured());
+        let had = name_as_here(fold, &captured, ["t"]).unwrap();
+        let at = (node.replica.position().sequence, had == ["t"]);
+        let unsure = node.replica.unsure().unwrap();
+        let options = RestoreOptions {
+            cluster: "c",
+            keep_ours: false,
+            patience,
+            stop: &|| false,
+            progress: &|_| {},
+        };
+        let adopted = node.replica.adopt(fold, at, &unsure[0], &options).unwrap();
+        (adopted, marks(&node), node.pending())
+    };
+    // What is here is old: it must not be sent as this node's own.
+    let lacks = snapshot(&leader);
+    assert_eq!(adopt(&lacks), (Adopted::Lacking, vec![Reason::Behind], 0));
+    let (adopted, left, _) = adopt(&later);
+    assert!(matches!(adopted, Adopted::Done(_)), "{adopted:?}");
+    assert_eq!(left, []);
+    assert_eq!(
+        node.read("SELECT id || v || w FROM t WHERE id = 1"),
+        "1new0"
+    );
 }

@@ -2,6 +2,7 @@
 //!
 //! The one idea: **a node's database = fold of the stream so far + its own pending changes on top.** Each rule here keeps that equation true.
 
+mod dropped_index;
 pub mod evaluator;
 pub mod fold;
 pub mod former_key;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::dropped_index::dropped_index;
 use super::former_key::{FormerKey, under_key_here};
 use crate::capture::formerly::Formerly;
 use crate::capture::{Captured, CapturedTable};
@@ -355,7 +356,7 @@ fn uniques(
     for lacking in there.iter().filter(|u| !here.contains(u)) {
         let known = !exact && captured.formerly.had_unique(lacking);
         match known
-            .then(|| plain_index(table, &captured.formerly, lacking))
+            .then(|| dropped_index(table, &captured.formerly, lacking))
             .flatten()
         {
             Some(index) => gone.push(index),

@@ -1,7 +1,7 @@
 //! A copy of the database as a snapshot: one read transaction's view of it, with positions inside and without capture.
 //!
 //! Invariants: the application is not held up (only the write-ahead log is kept meanwhile); the copy is a plain SQLite file that can be put in place by hand;
-//! it names no database identity, by which a node recognises it as a snapshot.
+//! it names no database identity, by which a node recognises it as a snapshot; its bytes hold no value of a row that is not in it, nor of the change logs and journals of its taker.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -48,6 +48,7 @@ pub fn copy(reader: &Connection, to: &Path) -> Result<Connection, SqliteError> {
 /// SQLite's.
 pub fn finish(copy: Connection) -> Result<(), SqliteError> {
     let doing = "make a snapshot of the copy";
+    connection::overwrite_deleted(&copy)?;
     copy.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA synchronous = OFF; BEGIN IMMEDIATE")
         .doing(doing)?;
     remove::remove_capture(&copy)?;

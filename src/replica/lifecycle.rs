@@ -66,7 +66,37 @@ impl Replica {
         patience: Duration,
         stop: &dyn Fn() -> bool,
     ) -> Result<Self, ReplicaError> {
+        Self::open_on(
+            connection::open_writer(path)?,
+            path,
+            options,
+            patience,
+            stop,
+        )
+    }
+
+    /// Opens a file that is to become a snapshot: what is deleted in it meanwhile is overwritten.
+    ///
+    /// # Errors
+    /// As [`Replica::open`].
+    pub fn open_copy(
+        path: &Path,
+        options: &OpenOptions,
+        patience: Duration,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Self, ReplicaError> {
         let conn = connection::open_writer(path)?;
+        connection::overwrite_deleted(&conn)?;
+        Self::open_on(conn, path, options, patience, stop)
+    }
+
+    fn open_on(
+        conn: rusqlite::Connection,
+        path: &Path,
+        options: &OpenOptions,
+        patience: Duration,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Self, ReplicaError> {
         let mut replica = Self {
             checkpoints: None,
             conn,

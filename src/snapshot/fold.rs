@@ -148,7 +148,8 @@ impl Folding {
         let replica = {
             let to = Arc::clone(&scratch);
             blocking(move || {
-                Replica::open(to.path(), &options, PATIENCE, &|| false).map_err(|e| unfoldable(&e))
+                Replica::open_copy(to.path(), &options, PATIENCE, &|| false)
+                    .map_err(|e| unfoldable(&e))
             })
             .await?
         };

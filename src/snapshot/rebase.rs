@@ -61,6 +61,7 @@ pub async fn rebase(
     let position = remains.position;
     blocking(move || {
         let mut copied = connection::open_writer(file.path())?;
+        connection::overwrite_deleted(&copied)?;
         let contained = ours
             && remains.complete
             && base::contains(&copied, remains.own.values())

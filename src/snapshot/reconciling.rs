@@ -136,10 +136,11 @@ impl Reconciler {
         if tables.is_empty() {
             return Err(NotYet::Moved);
         }
+        let mut had = Vec::new();
         if from.is_some() {
             let (fold, like) = (Arc::clone(&scratch), Arc::clone(&like));
             let names: Vec<String> = unsure.iter().map(|u| u.table.clone()).collect();
-            blocking(move || {
+            had = blocking(move || {
                 let names = names.iter().map(String::as_str);
                 Ok(name_as_here(fold.path(), &like, names)?)
             })
@@ -175,7 +176,7 @@ impl Reconciler {
         let (included, others): (Vec<_>, Vec<_>) = unsure
             .iter()
             .cloned()
-            .partition(|u| u.reason == Reason::Included);
+            .partition(|u| matches!(u.reason, Reason::Included | Reason::Behind));
         let difference = {
             let (database, fold) = (engine.config.db_path.clone(), scratch.path().to_owned());
             let (unsure, grown) = (others.clone(), folding.grown().to_vec());
@@ -207,7 +208,8 @@ impl Reconciler {
         let mut certain = others;
         let mut held_up = None;
         for table in included {
-            match self.adopt(&scratch, at, table.clone()).await {
+            let whole = had.contains(&table.table);
+            match self.adopt(&scratch, (at, whole), table.clone()).await {
                 Ok(more) => {
                     rows += more;
                     certain.push(table);
@@ -253,9 +255,15 @@ impl Reconciler {
         Ok(ahead)
     }
 
-    /// A table that was left out until now becomes what the fold has.
-    async fn adopt(&self, fold: &Arc<Scratch>, at: Sequence, table: Unsure) -> Result<u64, NotYet> {
+    /// A table that was left out until now, or is behind, becomes what the fold has.
+    async fn adopt(
+        &self,
+        fold: &Arc<Scratch>,
+        at: (Sequence, bool),
+        table: Unsure,
+    ) -> Result<u64, NotYet> {
         let (engine, fold) = (Arc::clone(&self.engine), Arc::clone(fold));
+        let name = table.table.clone();
         let adopted = tokio::task::spawn_blocking(move || {
             let shutdown = engine.shutdown.clone();
             let _long = engine.status.long_work();
@@ -272,6 +280,9 @@ impl Reconciler {
             Adopted::Done(rows) => Ok(rows),
             Adopted::Moved => Err(NotYet::Moved),
             Adopted::Locked => Err(waits("the database is locked by another process")),
+            Adopted::Lacking => Err(NotYet::Waits(format!(
+                "the newest snapshot lacks table \"{name}\", which is behind here: it waits for a snapshot that has it"
+            ))),
         }
     }
 

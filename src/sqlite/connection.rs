@@ -63,6 +63,15 @@ pub fn open_writer(path: &Path) -> Result<Connection, SqliteError> {
     Ok(conn)
 }
 
+/// From now on SQLite overwrites what this connection deletes, so that nobody finds it in the file's bytes.
+///
+/// # Errors
+/// SQLite's.
+pub fn overwrite_deleted(conn: &Connection) -> Result<(), SqliteError> {
+    conn.execute_batch("PRAGMA secure_delete = ON")
+        .doing("have deleted values overwritten")
+}
+
 /// Opens a connection that only reads.
 ///
 /// # Errors

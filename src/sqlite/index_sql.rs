@@ -10,6 +10,8 @@ use super::tokens::{Token, tokens};
 pub struct IndexText {
     /// Each term's expression, without a trailing `COLLATE name`, `ASC` or `DESC`.
     pub terms: Vec<String>,
+    /// What stands behind `COLLATE` of each, if anything does.
+    pub collations: Vec<Option<String>>,
     /// The WHERE clause.
     pub predicate: Option<String>,
 }
@@ -22,6 +24,7 @@ pub fn parse(sql: &str) -> Option<IndexText> {
     let open = on + tokens.get(on..)?.iter().position(|t| t.text(sql) == "(")?;
     let mut depth = 0_i32;
     let mut terms = Vec::new();
+    let mut collations = Vec::new();
     let mut current: Vec<Token> = Vec::new();
     let mut close = None;
     for (i, t) in tokens.iter().enumerate().skip(open) {
@@ -35,13 +38,17 @@ pub fn parse(sql: &str) -> Option<IndexText> {
             ")" => {
                 depth -= 1;
                 if depth == 0 {
-                    terms.push(term(sql, &current)?);
+                    let (term, collation) = term(sql, &current)?;
+                    terms.push(term);
+                    collations.push(collation);
                     close = Some(i);
                     break;
                 }
             }
             "," if depth == 1 => {
-                terms.push(term(sql, &current)?);
+                let (term, collation) = term(sql, &current)?;
+                terms.push(term);
+                collations.push(collation);
                 current.clear();
                 continue;
             }
@@ -55,24 +62,30 @@ pub fn parse(sql: &str) -> Option<IndexText> {
         Some((w, body)) if w.is_word(sql, "WHERE") => Some(span(sql, body)?.to_owned()),
         Some(_) => return None,
     };
-    Some(IndexText { terms, predicate })
+    Some(IndexText {
+        terms,
+        collations,
+        predicate,
+    })
 }
 
-/// A term without its sort order and its collation.
-fn term(sql: &str, tokens: &[Token]) -> Option<String> {
+/// A term without its sort order and its collation, and that.
+fn term(sql: &str, tokens: &[Token]) -> Option<(String, Option<String>)> {
     let mut t = tokens;
+    let mut collation = None;
     if let Some((last, rest)) = t.split_last()
         && (last.is_word(sql, "ASC") || last.is_word(sql, "DESC"))
     {
         t = rest;
     }
-    if let [rest @ .., collate, _name] = t
+    if let [rest @ .., collate, name] = t
         && collate.is_word(sql, "COLLATE")
         && !rest.is_empty()
     {
         t = rest;
+        collation = Some(name.text(sql).to_owned());
     }
-    Some(span(sql, t)?.to_owned())
+    Some((span(sql, t)?.to_owned(), collation))
 }
 
 fn span<'a>(sql: &'a str, tokens: &[Token]) -> Option<&'a str> {

@@ -18,6 +18,8 @@ pub enum Reason {
     Gap,
     /// The configuration had left it out until now: others may have written to it, and what was written here was this node's alone.
     Included,
+    /// Others have written to it what this node has passed over: what is here is older than the fold, and no news to anybody.
+    Behind,
 }
 
 impl Reason {
@@ -26,6 +28,7 @@ impl Reason {
             Self::New => "new",
             Self::Gap => "gap",
             Self::Included => "included",
+            Self::Behind => "behind",
         }
     }
 }
@@ -41,7 +44,7 @@ pub struct Unsure {
     pub reason: Reason,
 }
 
-/// Marks a table. One that is marked as new stays new: none of its rows is certain.
+/// Marks a table. One that is marked as new stays new: none of its rows is certain. But one that is behind is that above all.
 ///
 /// # Errors
 /// SQLite's.
@@ -51,7 +54,7 @@ pub fn mark(conn: &Connection, table: &str, reason: Reason) -> Result<(), Sqlite
         .unwrap_or_default();
     conn.execute(
         "INSERT INTO __harmonylite__unsure(table_name, mark, kind, since) VALUES(?1, random(), ?2, ?3)
-         ON CONFLICT(table_name) DO UPDATE SET mark = excluded.mark",
+         ON CONFLICT(table_name) DO UPDATE SET mark = excluded.mark, kind = CASE excluded.kind WHEN 'behind' THEN 'behind' ELSE kind END",
         params![table, reason.word(), now],
     )
     .doing("mark a table as not certain")?;
@@ -69,7 +72,7 @@ pub fn read(conn: &Connection) -> Result<Vec<Unsure>, SqliteError> {
     .and_then(|mut s| {
         s.query_map([], |r| {
             let kind: String = r.get(2)?;
-            let reason = [Reason::New, Reason::Included]
+            let reason = [Reason::New, Reason::Included, Reason::Behind]
                 .into_iter()
                 .find(|r| kind == r.word())
                 .unwrap_or(Reason::Gap);

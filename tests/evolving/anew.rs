@@ -350,7 +350,7 @@ impl World {
         let ahead = self.messages(at, self.stream.len());
         let node = &mut self.members[who].node;
         let captured = std::sync::Arc::clone(node.replica.captured());
-        name_as_here(&scratch, &captured, due.iter().map(|u| u.table.as_str())).unwrap();
+        let had = name_as_here(&scratch, &captured, due.iter().map(|u| u.table.as_str())).unwrap();
         let globs = due
             .iter()
             .flat_map(|u| names_of(captured.table(&u.table).unwrap()))
@@ -383,8 +383,9 @@ impl World {
         }
         drop(replica);
         assert!(contained.is_complete());
-        let (included, others): (Vec<Unsure>, Vec<Unsure>) =
-            due.into_iter().partition(|u| u.reason == Reason::Included);
+        let (included, others): (Vec<Unsure>, Vec<Unsure>) = due
+            .into_iter()
+            .partition(|u| matches!(u.reason, Reason::Included | Reason::Behind));
         let mut difference = Difference::find(
             node.replica.path(),
             &scratch,
@@ -417,7 +418,9 @@ impl World {
                 progress: &|_| {},
             };
             let at = node.replica.position().sequence;
-            let adopted = node.replica.adopt(&scratch, at, &table, &options);
+            let adopted =
+                node.replica
+                    .adopt(&scratch, (at, had.contains(&table.table)), &table, &options);
             assert!(matches!(adopted, Ok(Adopted::Done(_))), "{adopted:?}");
         }
         node.replica.pause_applying(false);

@@ -15,6 +15,9 @@ use crate::codec::rows::RowOp;
 use crate::sqlite::error::Doing;
 use crate::sqlite::ident::quote;
 
+/// How the columns begin that hold what a row is on an index: no column of the application is called so.
+const TERM: &str = "__harmonylite__t";
+
 /// Keys that are read at once.
 const PIECE: i64 = 1000;
 
@@ -60,20 +63,21 @@ impl Fold<'_, '_> {
 
     /// Notes what the batch's whole rows are on each index, and which they are.
     fn note_whole_rows(
-        &self,
+        &mut self,
         plan: &Plan,
         number: usize,
         batch: &IncomingBatch,
     ) -> Result<(), FoldStop> {
         let doing = || looking(plan);
         let conn = self.ctx.conn;
+        let evaluators = &mut self.evaluators;
         let mut make = "DROP TABLE IF EXISTS temp.__harmonylite__rewritten; CREATE TEMP TABLE __harmonylite__rewritten(key PRIMARY KEY) WITHOUT ROWID;".to_owned();
         let mut inserts = Vec::new();
         for (i, index) in plan.gone_uniques.iter().enumerate() {
             let width = index.terms.len();
             make.push_str(&format!(
                 "DROP TABLE IF EXISTS temp.__harmonylite__terms{i}; CREATE TEMP TABLE __harmonylite__terms{i}({});",
-                numbered("t", width)
+                numbered(TERM, width)
             ));
             inserts.push(format!(
                 "INSERT INTO temp.__harmonylite__terms{i} VALUES({})",
@@ -91,11 +95,10 @@ impl Fold<'_, '_> {
                 .and_then(|mut s| s.execute([&key[..]]))
                 .doing_with(doing)?;
             for (index, insert) in plan.gone_uniques.iter().zip(&inserts) {
-                let terms: Option<Vec<Value<'_>>> = index
-                    .terms
-                    .iter()
-                    .map(|t| values.get(plan.value_at(t.column?)?).copied())
-                    .collect();
+                let terms = evaluators.terms(conn, plan, index, &values)?;
+                let terms: Option<Vec<Value<'_>>> = terms
+                    .as_ref()
+                    .map(|terms| terms.iter().map(OwnedValue::as_value).collect());
                 // What is NULL there collides with nothing.
                 if let Some(terms) = terms.filter(|t| !t.iter().any(Value::is_null)) {
                     rows::execute(conn, insert, &terms).doing_with(doing)?;
@@ -123,7 +126,7 @@ impl Fold<'_, '_> {
         let columns = plan
             .gone_uniques
             .iter()
-            .flat_map(|u| u.terms.iter().filter_map(|t| t.column))
+            .flat_map(|u| u.columns(&table.table))
             .filter(|c| *c < ColumnMask::MAX_COLUMNS)
             .fold(ColumnMask::default(), ColumnMask::with);
         let pending = self.ctx.pending.entry(name).or_default();
@@ -162,20 +165,21 @@ impl Fold<'_, '_> {
         index: &UniqueIndex,
     ) -> Result<(), FoldStop> {
         let table = &plan.table.table;
+        // Names of the index's text mean the table's columns: nothing else here has such names.
         let same: Vec<String> = index
             .terms
             .iter()
             .enumerate()
-            .map(|(i, t)| format!("r.{} = x.t{} COLLATE {}", t.sql, i + 1, t.collation))
+            .map(|(i, t)| format!("{} COLLATE {} = {TERM}{}", t.sql, t.collation, i + 1))
             .collect();
-        let keys: Vec<String> = table
-            .key_names()
-            .iter()
-            .map(|k| format!("r.{}", quote(k)))
-            .collect();
+        let keys: Vec<String> = table.key_names().iter().map(|k| quote(k)).collect();
+        let held = index
+            .predicate
+            .as_ref()
+            .map_or_else(String::new, |p| format!("({p}) AND "));
         let sql = format!(
             "DROP TABLE IF EXISTS temp.__harmonylite__colliding; CREATE TEMP TABLE __harmonylite__colliding({});
-             INSERT INTO temp.__harmonylite__colliding SELECT {} FROM main.{} AS r WHERE EXISTS(SELECT 1 FROM temp.__harmonylite__terms{number} AS x WHERE {})",
+             INSERT INTO temp.__harmonylite__colliding SELECT {} FROM main.{} WHERE {held}EXISTS(SELECT 1 FROM temp.__harmonylite__terms{number} WHERE {})",
             numbered("k", keys.len()),
             keys.join(", "),
             quote(&table.name),

@@ -20,7 +20,7 @@ use crate::sqlite::introspect;
 const DOING: &str = "give the tables of the fold the names that they have here";
 
 /// Gives tables of a snapshot, which is to be folded on, the names that they and their columns have in `here`; those of them that its taker had dropped come back. Their
-/// former names are noted there, by which batches of before find them.
+/// former names are noted there, by which batches of before find them. Returns which of them the snapshot has.
 ///
 /// # Errors
 /// SQLite's.
@@ -28,7 +28,8 @@ pub fn name_as_here<'t>(
     fold: &Path,
     here: &Captured,
     tables: impl IntoIterator<Item = &'t str>,
-) -> Result<(), SqliteError> {
+) -> Result<Vec<String>, SqliteError> {
+    let mut had = Vec::new();
     let fold = connection::open_writer(fold)?;
     forget_the_rest(&fold)?;
     let kept = kept_names(&fold)?;
@@ -42,9 +43,10 @@ pub fn name_as_here<'t>(
             let theirs = kept.iter().find(|(t, _)| was.eq_ignore_ascii_case(t));
             rename_columns(&fold, table, there, theirs.map(|(_, names)| names))?;
             note_names(&fold, table)?;
+            had.push(name.to_owned());
         }
     }
-    Ok(())
+    Ok(had)
 }
 
 /// Notes in the fold what a table of it was called.

@@ -1,7 +1,7 @@
-//! A table that the configuration left out until now becomes what the cluster has.
+//! A table that the configuration left out until now, or that is behind, becomes what the cluster has.
 //!
 //! Invariants: as in every restore, what is pending here stays on top; a row that only this node has stays and is published, for nobody can have deleted it; what
-//! this node had in a row that the cluster has too goes to the conflict journal.
+//! this node had in a row that the cluster has too goes to the conflict journal; a table that is behind is not taken to be this node's own where nothing tells what the cluster has.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::codec::commit::TableDefinition;
 use crate::replica::Replica;
 use crate::sqlite::{connection, introspect};
 use crate::state::journal;
-use crate::state::unsure::{self, Unsure};
+use crate::state::unsure::{self, Reason, Unsure};
 
 /// What became of a table that was to be taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,20 +25,26 @@ pub enum Adopted {
     Moved,
     /// The lock could not be had in time.
     Locked,
+    /// It is behind, and the snapshot that the fold was built of does not have it: it stays marked.
+    Lacking,
 }
 
 impl Replica {
-    /// Takes over a table from its fold at a position, in one write transaction.
+    /// Takes over a table from its fold at a position, in one write transaction. `whole`: the fold began with all that the cluster had in the table, and not with what came later
+    /// alone.
     ///
     /// # Errors
     /// See [`RestoreError`]; nothing is changed then.
     pub fn adopt(
         &mut self,
         fold: &Path,
-        at: Sequence,
+        (at, whole): (Sequence, bool),
         known: &Unsure,
         options: &RestoreOptions<'_>,
     ) -> Result<Adopted, RestoreError> {
+        if known.reason == Reason::Behind && !whole {
+            return Ok(Adopted::Lacking);
+        }
         let from = connection::open_reader(fold)?;
         let theirs = introspect::read_schema(&from)?;
         let adopted = self.write(

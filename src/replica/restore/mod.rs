@@ -234,7 +234,7 @@ impl Replica {
         }
         // They become what the fold has when they are compared with it.
         for table in &skipped {
-            unsure::mark(&self.conn, table, Reason::Included)?;
+            unsure::mark(&self.conn, table, Reason::Behind)?;
         }
         for known in unsure::read(&self.conn)? {
             if skipped.contains(&known.table) {
