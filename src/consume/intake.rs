@@ -147,19 +147,23 @@ async fn read(
                         let spool = Arc::new(Spool::new(folder.clone()));
                         let mut backoff =
                             Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+                        let at = message.sequence;
                         let mut missing = false;
-                        while let Err(e) = payload::gather(&broker, &mut cache, batch, &spool).await
+                        while let Err(e) =
+                            payload::gather(broker, &mut cache, (at, batch), &spool).await
                         {
                             if let PayloadError::Newer(version) = e {
                                 newer = Some(version);
                                 break;
                             }
-                            let at = message.sequence;
                             if tokio::task::block_in_place(|| engine.replica().skips(at)) {
                                 // It is void, or an operator wants to go on without its rows.
                                 break;
                             }
                             engine.status.failed(Component::Apply, &e);
+                            if matches!(e, PayloadError::NoStream { .. }) && backoff.tries() == 0 {
+                                tracing::error!(position = at.0, "applying stands still: {e}");
+                            }
                             if matches!(e, PayloadError::Missing { .. }) {
                                 match mend(engine, broker, e.to_string()).await {
                                     Ok(()) => return,
