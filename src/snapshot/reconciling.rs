@@ -207,6 +207,9 @@ impl Reconciler {
         let mut certain = others;
         let mut held_up = None;
         for table in included {
+            if let Some(sentence) = self.paused() {
+                return Err(NotYet::Waits(sentence));
+            }
             match self.adopt(&scratch, at, table.clone()).await {
                 Ok(more) => {
                     rows += more;
@@ -283,6 +286,9 @@ impl Reconciler {
         loop {
             if stop() {
                 return Err(NotYet::Stopping);
+            }
+            if let Some(sentence) = self.paused() {
+                return Err(NotYet::Waits(sentence));
             }
             let entered = self.replica(|r| r.enter_difference(&mut difference, PATIENCE, &stop));
             match entered.map_err(waits)? {
