@@ -100,6 +100,34 @@ async fn get(to: SocketAddr, path: &str) -> (String, String) {
 }
 
 #[tokio::test]
+async fn probes_and_scrapes_are_answered_while_others_hold_connections_and_send_nothing() {
+    let site = Site::new("127.0.0.1:0", "127.0.0.1:0");
+    site.make_healthy();
+    let servers = site.start().await.unwrap();
+    let (health, metrics) = (
+        servers.health_address().unwrap(),
+        servers.metrics_address().unwrap(),
+    );
+    // More than places: to wait for their deadlines in turn would take longer than `send` waits.
+    let mut slow = Vec::new();
+    for at in [health, metrics].into_iter().cycle().take(600) {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        // It may have been cut already, for the next.
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost:").await;
+        slow.push(stream);
+    }
+    for path in ["/livez", "/health", "/readyz", "/metrics"] {
+        let at = if path == "/metrics" { metrics } else { health };
+        let (head, body) = get(at, path).await;
+        let told = head.starts_with("HTTP/1.1 200") || path == "/readyz";
+        assert!(told && !body.is_empty(), "{path}: {head}");
+    }
+    drop(slow);
+    site.stop.request("test");
+    servers.finished().await;
+}
+
+#[tokio::test]
 async fn health_is_503_with_reasons_until_the_node_works_and_200_then() {
     let site = Site::new("127.0.0.1:0", "127.0.0.1:0");
     let servers = site.start().await.unwrap();

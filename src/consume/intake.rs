@@ -51,8 +51,21 @@ pub async fn run(
     engine: Arc<Engine>,
     broker: Broker,
     from: Position,
-    mut publishers: Publishers,
+    publishers: Publishers,
     out: mpsc::Sender<Waiting>,
+) {
+    read(&engine, &broker, from, publishers, &out).await;
+    engine.way.set_reading(Reading::Not);
+    out.closed().await;
+}
+
+/// Reads until the receiver is gone, or until this life of the daemon is over.
+async fn read(
+    engine: &Arc<Engine>,
+    broker: &Broker,
+    from: Position,
+    mut publishers: Publishers,
+    out: &mpsc::Sender<Waiting>,
 ) {
     let bytes = Arc::new(Semaphore::new(QUEUE_BYTES));
     let mut position = from;
@@ -61,15 +74,15 @@ pub async fn run(
     let depth = engine.metrics.queues.queue("apply_bytes", QUEUE_BYTES).ok();
     loop {
         engine.way.set_reading(Reading::Looking(Instant::now()));
-        let halted = match verify(&broker, position).await {
+        let halted = match verify(broker, position).await {
             Standing::Holds => None,
             Standing::Trimmed(why) if engine.config.snapshot.enabled && engine.config.replicate => {
                 engine.begin_again(&why);
-                return out.closed().await;
+                return;
             }
             Standing::Trimmed(why) => Some(why),
-            Standing::Broken(why) => match mend(&engine, &broker, why).await {
-                Ok(()) => return out.closed().await,
+            Standing::Broken(why) => match mend(engine, broker, why).await {
+                Ok(()) => return,
                 Err(why) => Some(why),
             },
         };
@@ -134,22 +147,26 @@ pub async fn run(
                         let spool = Arc::new(Spool::new(folder.clone()));
                         let mut backoff =
                             Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+                        let at = message.sequence;
                         let mut missing = false;
-                        while let Err(e) = payload::gather(&broker, &mut cache, batch, &spool).await
+                        while let Err(e) =
+                            payload::gather(broker, &mut cache, (at, batch), &spool).await
                         {
                             if let PayloadError::Newer(version) = e {
                                 newer = Some(version);
                                 break;
                             }
-                            let at = message.sequence;
                             if tokio::task::block_in_place(|| engine.replica().skips(at)) {
                                 // It is void, or an operator wants to go on without its rows.
                                 break;
                             }
                             engine.status.failed(Component::Apply, &e);
+                            if matches!(e, PayloadError::NoStream { .. }) && backoff.tries() == 0 {
+                                tracing::error!(position = at.0, "applying stands still: {e}");
+                            }
                             if matches!(e, PayloadError::Missing { .. }) {
-                                match mend(&engine, &broker, e.to_string()).await {
-                                    Ok(()) => return out.closed().await,
+                                match mend(engine, broker, e.to_string()).await {
+                                    Ok(()) => return,
                                     Err(why) => engine.halt(Some(why)),
                                 }
                                 missing = true;

@@ -43,6 +43,16 @@ pub enum PayloadError {
         /// The message.
         sequence: Sequence,
     },
+    /// A commit record names a stream that is not there. No node could go on if it took that for a loss of the broker's: somebody has removed it.
+    #[error(
+        "stream {stream} does not exist, and batch {batch} of the stream of shard 1 has payload in it: bring it back from a backup of the broker, or leave the batch out, with harmonylite skip 1 {batch} on every node"
+    )]
+    NoStream {
+        /// The stream.
+        stream: String,
+        /// The commit record.
+        batch: Sequence,
+    },
     /// Its payload was written by a newer program: not damage, but a reason to wait for an upgrade.
     #[error(
         "the payload has format version {0}, which this program does not know: upgrade harmonylite on this node"
@@ -80,20 +90,22 @@ impl PieceCache {
     }
 }
 
-/// Brings a batch's sections together.
+/// Brings the sections of a batch together, whose commit record stands at this place.
 ///
 /// # Errors
 /// See [`PayloadError`]; the batch is then as before, but for sections that are complete.
 pub async fn gather(
     broker: &Broker,
     cache: &mut PieceCache,
-    batch: &mut IncomingBatch,
+    (at, batch): (Sequence, &mut IncomingBatch),
     spool: &Arc<Spool>,
 ) -> Result<(), PayloadError> {
     let sections = batch.record.sections.clone();
     let begun = batch.rows.len() + batch.covers.len();
     for (number, section) in sections.iter().enumerate().skip(begun) {
-        let framed = gather_section(broker, cache, &batch.record, number, section).await?;
+        let framed = gather_section(broker, cache, &batch.record, number, section)
+            .await
+            .map_err(|e| without_stream(e, at))?;
         let whole = framed.len() as u64 == section.length && message_hash(&framed) == section.hash;
         if let Some(version) = frame::newer(&framed).filter(|_| whole) {
             return Err(PayloadError::Newer(version));
@@ -131,6 +143,15 @@ pub fn add_piece(
         return true;
     }
     false
+}
+
+fn without_stream(error: PayloadError, batch: Sequence) -> PayloadError {
+    match error {
+        PayloadError::Stream(StreamError::StreamMissing { stream }) => {
+            PayloadError::NoStream { stream, batch }
+        }
+        other => other,
+    }
 }
 
 async fn gather_section(

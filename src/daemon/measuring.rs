@@ -17,6 +17,7 @@ use crate::change::position::{Sequence, ShardId};
 use crate::cluster::way::Reading;
 use crate::engine::Engine;
 use crate::http::status::{Component, Disk, State, judge};
+use crate::replica::measured::Measured;
 use crate::runtime::Shutdown;
 use crate::snapshot::watch::STALLED;
 use crate::stream::ReaderSnapshot;
@@ -26,6 +27,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Both halves, until they are ended.
 pub struct Measuring {
+    engine: Arc<Engine>,
     end: Shutdown,
     streams: tokio::task::JoinHandle<()>,
     database: JoinHandle<()>,
@@ -36,7 +38,6 @@ impl Measuring {
     pub fn begin(engine: &Arc<Engine>) -> Result<Self, Fatal> {
         let end = Shutdown::new();
         let limit = engine.config.health_check.min_free_bytes;
-        engine.status.clear_consumers();
         // Troubles of a life before say nothing of this one; what lasts is met again.
         for component in [Component::Apply, Component::Database, Component::Broker] {
             engine.status.recovered(component);
@@ -51,6 +52,7 @@ impl Measuring {
         })?;
         let streams = tokio::spawn(look_at_streams(Arc::clone(engine)));
         Ok(Self {
+            engine: Arc::clone(engine),
             end,
             streams,
             database,
@@ -63,6 +65,9 @@ impl Measuring {
         self.streams.abort();
         let _ = self.streams.await;
         join(self.database).await;
+        // What was measured of this life says nothing until there is another, which may take long.
+        self.engine.status.clear_measured();
+        show_verdict(&self.engine);
     }
 }
 
@@ -84,10 +89,12 @@ async fn look_at_streams(engine: Arc<Engine>) {
                     since.elapsed().as_secs()
                 )
             })),
+            // For a reason that is shown, which is not that the stream or its consumer would bring nothing.
             Reading::Not => None,
         };
-        if let Some(sentence) = reading {
-            engine.status.set_consumer(ShardId::ORDER, sentence);
+        match reading {
+            Some(sentence) => engine.status.set_consumer(ShardId::ORDER, sentence),
+            None => engine.status.set_unread(ShardId::ORDER),
         }
         show_lag(&engine, &mut behind);
         show_verdict(&engine);
@@ -229,14 +236,11 @@ fn look_at_database(engine: &Engine, end: &Shutdown) {
     loop {
         show_disk(engine);
         let counting = Instant::now();
-        let (pending, letters) = {
-            let replica = engine.replica();
-            // Counted anew: people purge, and other programs may look into our tables.
-            (replica.pending_changes(), replica.dead_letters())
-        };
+        // By the database's own word of what was committed: people purge, and other programs may write to our tables.
+        let found = engine.replica().measure();
         let m = &engine.metrics;
         m.count_changes.observe(counting.elapsed().as_secs_f64());
-        let error = match (&pending, file() == opened) {
+        let error = match (&found, file() == opened) {
             (_, false) => Some(format!(
                 "{} is not the file any more that this daemon has open: something has removed or replaced it; stop the daemon, put the right file in place and start it again",
                 path.display()
@@ -245,7 +249,12 @@ fn look_at_database(engine: &Engine, end: &Shutdown) {
             (Ok(_), true) => None,
         };
         engine.status.set_database_error(error);
-        if let Ok(pending) = pending {
+        if let Ok(Measured {
+            pending,
+            dead_letters,
+        }) = found
+        {
+            engine.set_dead_letters(dead_letters);
             m.pending_publish
                 .set(i64::try_from(pending).unwrap_or(i64::MAX));
             engine.status.set_pending(pending);
@@ -261,9 +270,6 @@ fn look_at_database(engine: &Engine, end: &Shutdown) {
                 since.elapsed()
             };
             m.pending_age_seconds.set(age.as_secs_f64());
-        }
-        if let Ok(letters) = letters {
-            engine.set_dead_letters(letters);
         }
         if end.wait_timeout(EVERY) {
             return;

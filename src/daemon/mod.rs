@@ -141,6 +141,11 @@ pub async fn run(
         reloader,
     };
     let watching = tokio::spawn(logs::watch(log, shared.status.clone()));
+    // Through all lives: what one of them waits for before it runs (a locked database) is no standstill.
+    let watchdog = tokio::spawn(notify::watchdog({
+        let status = shared.status.clone();
+        move || status.is_alive()
+    }));
     let mut recover = false;
     let ended = loop {
         // Each life has a request to stop of its own, so that it can end to begin anew.
@@ -152,6 +157,7 @@ pub async fn run(
         }
     };
     watching.abort();
+    watchdog.abort();
     http_end.request("stopped");
     http.finished().await;
     drop(shared);
@@ -241,10 +247,6 @@ async fn serve(
     let measuring = measuring::Measuring::begin(&engine)?;
     status.set_started();
     notify::ready("capturing changes; connecting to NATS");
-    let watchdog = tokio::spawn(notify::watchdog({
-        let status = status.clone();
-        move || status.is_alive()
-    }));
     if purpose == Purpose::Cleanup {
         cleanup.note(None);
         ending::give_up_after(&engine, &cleanup, CLEANUP_DRAIN);
@@ -282,8 +284,8 @@ async fn serve(
     // The loop has nothing to wait for any more; what is pending stays in the change log.
     shutdown.force("end");
     ending::join(publishing).await;
+    status.set_db_connected(false);
     measuring.end().await;
-    watchdog.abort();
     let outcome = outcome.and(engine.fatal());
     // Paused in the moment between a cleanup's look at the brakes and its end: then what is pending was not published.
     let held = shared.brakes.set().pause().is_some();

@@ -248,7 +248,7 @@ async fn read_ahead(
         match opened.body {
             Body::Payload => cache.keep(sequence, message.payload),
             Body::Batch(mut batch) if batch.record.node == me => {
-                match payload::gather(broker, &mut cache, &mut batch, spool).await {
+                match payload::gather(broker, &mut cache, (sequence, &mut batch), spool).await {
                     Ok(()) => {}
                     // To be had by no node: it covers nothing, but counts in the order of its publisher.
                     Err(e @ payload::PayloadError::Missing { .. }) => {

@@ -4,6 +4,7 @@
 //! are and however many requests wait for a position; no request, however large, slow or frequent, costs more than a bounded share of memory and
 //! connections; nothing here writes.
 
+mod connections;
 mod health;
 mod positions;
 mod pprof;

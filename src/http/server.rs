@@ -1,7 +1,7 @@
 //! The listeners: binding with errors that say what to change, and connections that are bounded in number,
 //! size and time.
 //!
-//! Invariants: at most [`CONNECTIONS`] connections per listener, each with at most [`HEAD_BYTES`] of request head in
+//! Invariants: a bounded number of connections per listener ([`Connections`]), each with at most [`HEAD_BYTES`] of request head in
 //! memory and no body read; no connection outlives [`LIFETIME`] by more than [`GRACE`]; stopping takes at most
 //! [`GRACE`].
 
@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::connections::{Connections, Turn};
 use super::positions::{POSITION_PATH, PositionDesk, WAIT_PATH};
 use super::routes::{HealthRoute, LIVE_PATH, METRICS_PATH, READY_PATH, Routes};
 use super::status::Status;
@@ -25,12 +26,10 @@ use crate::config::{HealthCheckConfig, ListenAddress, PrometheusConfig};
 use crate::runtime::Shutdown;
 use crate::telemetry::Metrics;
 
-/// Scrapers and probes are a handful; more wait in the kernel's queue.
-const CONNECTIONS: usize = 64;
 /// A request here is a line and a few headers.
 const HEAD_BYTES: usize = 16 * 1024;
 /// How long a client may take for its request's head, and how long an idle connection is kept.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// When a connection is asked to end, so that a client that never reads holds its place for a bounded time.
 const LIFETIME: Duration = Duration::from_secs(120);
 /// How long an answer under way may still take then.
@@ -290,25 +289,26 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, H
 }
 
 async fn accept_all(listener: TcpListener, router: Router, stop: Shutdown) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::default();
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.requested() => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &places) => accepted,
+            () = connections.changed() => continue,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok(Some((stream, place))) => {
-                let router = router.clone();
-                let stop = stop.clone();
-                connections.spawn(async move {
-                    converse(stream, router, stop).await;
-                    drop(place);
-                });
+            Ok((stream, _)) => {
+                // More wait in the kernel's queue.
+                while !connections.make_room() && !stop.is_requested() {
+                    tokio::select! {
+                        () = stop.requested() => {}
+                        () = connections.changed() => {}
+                    }
+                }
+                let (router, stop) = (router.clone(), stop.clone());
+                connections.add(|turn| converse(stream, router, stop, turn));
             }
-            Ok(None) => break,
             Err(error) => {
                 tracing::warn!(%error, "an HTTP connection could not be accepted");
                 if stop.sleep(ACCEPT_PAUSE).await {
@@ -318,27 +318,24 @@ async fn accept_all(listener: TcpListener, router: Router, stop: Shutdown) {
         }
     }
     drop(listener);
-    while connections.join_next().await.is_some() {}
+    connections.finished().await;
 }
 
-/// Waits for a free place first, so that connections beyond the bound stay in the kernel's queue.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)>> {
-    let Ok(place) = Arc::clone(places).acquire_owned().await else {
-        return Ok(None);
-    };
-    let (stream, _) = listener.accept().await?;
-    Ok(Some((stream, place)))
-}
-
-async fn converse(stream: TcpStream, router: Router, stop: Shutdown) {
+async fn converse(stream: TcpStream, router: Router, stop: Shutdown, turn: Arc<Turn>) {
+    let inner = TowerToHyperService::new(router);
+    let service = service_fn(move |request| {
+        let (answering, answer) = (turn.answer(), inner.call(request));
+        async move {
+            let answer = answer.await;
+            drop(answering);
+            answer
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),

@@ -216,11 +216,22 @@ impl Status {
         self.lock().view.consumers.insert(shard.0, sentence);
     }
 
-    /// Nothing is read at the moment, and nothing is to be.
-    pub fn clear_consumers(&self) {
+    /// Nobody reads from a shard's stream now, or looks at it: what was said of that is of the past.
+    pub fn set_unread(&self, shard: ShardId) {
+        if let Some(sentence) = self.lock().view.consumers.get_mut(&shard.0) {
+            *sentence = None;
+        }
+    }
+
+    /// Nothing is measured any more.
+    pub fn clear_measured(&self) {
         let mut now = self.lock();
-        now.view.consumers.clear();
+        now.view
+            .consumers
+            .values_mut()
+            .for_each(|said| *said = None);
         now.view.lag_messages = None;
+        now.view.database_error = None;
     }
 
     /// Room in the file system of the database; `None`: not known.
@@ -260,21 +271,16 @@ impl Status {
         now.view.last_error = last_error;
     }
 
-    /// A component is in trouble; `error` is a sentence without secrets. The same sentence again keeps its time.
+    /// A component is in trouble; `error` is a sentence without secrets. Whatever is said of it later, the trouble is as old as it is: two errors that take
+    /// turns last too.
     pub fn failed(&self, component: Component, error: impl std::fmt::Display) {
         let error = error.to_string();
         let mut now = self.lock();
-        let known = now
-            .view
-            .troubles
+        let troubles = &mut now.view.troubles;
+        let since = troubles
             .get(&component)
-            .is_some_and(|known| known.error == error);
-        if !known {
-            let since = SystemTime::now();
-            now.view
-                .troubles
-                .insert(component, Trouble { error, since });
-        }
+            .map_or_else(SystemTime::now, |known| known.since);
+        troubles.insert(component, Trouble { error, since });
     }
 
     /// A component works again.
@@ -342,17 +348,21 @@ mod tests {
     }
 
     #[test]
-    fn a_trouble_keeps_its_first_time_until_it_ends() {
+    fn a_trouble_keeps_its_first_time_until_it_ends_whatever_is_said_of_it() {
         let status = Status::new(NodeId(1), true, true);
         status.failed(Component::Broker, "refused");
-        let first = status.view().troubles[&Component::Broker].clone();
-        status.failed(Component::Broker, "refused");
-        assert_eq!(status.view().troubles[&Component::Broker], first);
-        status.failed(Component::Broker, "timed out");
-        assert_eq!(
-            status.view().troubles[&Component::Broker].error,
-            "timed out"
-        );
+        let long_ago = SystemTime::now() - STALL;
+        let mut now = status.lock();
+        now.view
+            .troubles
+            .entry(Component::Broker)
+            .and_modify(|t| t.since = long_ago);
+        drop(now);
+        for error in ["refused", "timed out", "refused"] {
+            status.failed(Component::Broker, error);
+            let trouble = status.view().troubles[&Component::Broker].clone();
+            assert_eq!((trouble.error.as_str(), trouble.since), (error, long_ago));
+        }
         status.recovered(Component::Broker);
         assert!(status.view().troubles.is_empty());
     }

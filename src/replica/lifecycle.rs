@@ -126,6 +126,7 @@ impl Replica {
             journals: JournalsConfig::default(),
             seen_version: 0,
             unsure: UnsureTables::default(),
+            measured: None,
         };
         replica
             .write(

@@ -14,6 +14,7 @@ pub mod group;
 pub mod kept;
 pub mod left;
 pub mod lifecycle;
+pub mod measured;
 pub mod operator;
 pub mod reconcile;
 pub mod resend;
@@ -124,6 +125,8 @@ pub struct Replica {
     pub(crate) seen_version: i64,
     /// What is known of tables that are not certain.
     pub(crate) unsure: UnsureTables,
+    /// What waited at the last look.
+    measured: Option<measured::LastLook>,
 }
 
 impl Replica {

@@ -250,10 +250,12 @@ impl Folding {
             // What is ignored needs no payload, which may be trimmed.
             Body::Batch(batch) if order::admit(&mut self.publishers, &batch.record, self.at) => {
                 let gathered =
-                    payload::gather(&self.broker, &mut self.cache, batch, &self.spool).await;
+                    payload::gather(&self.broker, &mut self.cache, (self.at, batch), &self.spool)
+                        .await;
                 let skipped = self.replica.as_ref().is_some_and(|r| r.skips(self.at));
                 match gathered {
-                    Err(PayloadError::Missing { .. }) if skipped => {}
+                    Err(PayloadError::Missing { .. } | PayloadError::NoStream { .. })
+                        if skipped => {}
                     gathered => gathered.map_err(|e| unfoldable(&e))?,
                 }
             }

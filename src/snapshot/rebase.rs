@@ -155,7 +155,7 @@ async fn remains(
                 if !order::admit(&mut taken, &batch.record, at) {
                     continue;
                 }
-                match payload::gather(broker, &mut cache, &mut batch, &spool).await {
+                match payload::gather(broker, &mut cache, (at, &mut batch), &spool).await {
                     Ok(()) if own => {
                         out.own.insert(at, *batch);
                     }

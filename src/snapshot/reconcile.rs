@@ -2,7 +2,8 @@
 //! database, and is entered in the change log.
 //!
 //! Invariants: one fold for all tables that are due at once; applying stands still from the moment at which a gap is known until it is closed or cannot be closed
-//! now, since what comes in would be folded onto rows that only this node has; what cannot be done now stays marked, is said, and is tried again.
+//! now, since what comes in would be folded onto rows that only this node has; what cannot be done now stays marked, is said, and is tried again. While an operator has
+//! paused applying nothing is entered, and the gaps are closed first when that ends.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::catalog::Catalog;
 use super::take::TakeError;
+use crate::brakes::Part;
 use crate::change::position::Sequence;
 use crate::engine::Engine;
 use crate::runtime::Backoff;
@@ -36,6 +38,8 @@ pub struct Reconciler {
     pub(super) targets: HashMap<i64, (Sequence, Instant)>,
     /// What was last said about what cannot be done.
     said: Option<String>,
+    /// Applying waits although nothing is under way: an operator has paused it before a gap was closed.
+    holds: bool,
 }
 
 /// Why tables are not certain yet.
@@ -74,7 +78,35 @@ impl Reconciler {
             catalog,
             targets: HashMap::new(),
             said: None,
+            holds: false,
         }
+    }
+
+    /// What is said of an operator's pause, in which nothing is written on behalf of other nodes.
+    pub(super) fn paused(&self) -> Option<String> {
+        let sentence = self.engine.brakes.set().apply.pause(Part::Apply)?;
+        self.engine.config.replicate.then_some(sentence)
+    }
+
+    /// Lets applying go on where nothing is in doubt any more.
+    fn release(&mut self) {
+        if self.holds {
+            // Looked at once more under the replica's lock, under which gaps are found.
+            self.holds = self.replica(|r| {
+                let certain = r.unsure().is_ok_and(|unsure| unsure.is_empty());
+                if certain {
+                    r.pause_applying(false);
+                }
+                !certain
+            });
+        }
+    }
+
+    /// Lets applying go on, unless an operator has paused it: the gaps come first when that ends.
+    fn go_on(&mut self) {
+        self.holds =
+            self.paused().is_some() && self.unsure().iter().any(|u| u.reason == Reason::Gap);
+        self.pause(self.holds);
     }
 
     /// Before anything is applied: closes the gaps that are known.
@@ -84,13 +116,16 @@ impl Reconciler {
             () = shutdown.requested() => {}
             () = self.round(true) => {}
         }
-        self.pause(false);
+        self.go_on();
     }
 
     /// While the loops run, until the daemon is asked to stop.
     pub async fn run(mut self) {
         let shutdown = self.engine.shutdown.clone();
-        self.replica(|r| r.watch_unsure(true));
+        self.holds = self.replica(|r| {
+            r.watch_unsure(true);
+            r.applying_waits()
+        });
         tokio::select! {
             () = shutdown.requested() => {}
             () = self.watch() => {}
@@ -102,22 +137,26 @@ impl Reconciler {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
         let mut seen: Vec<i64> = Vec::new();
         let mut again = Instant::now();
+        let mut paused = false;
         loop {
             tokio::time::sleep(LOOK).await;
             if self.engine.unsure_tables() == 0 {
+                self.release();
                 self.show(&[]);
                 seen.clear();
                 continue;
             }
             let marks = self.settled_marks().await;
-            if marks == seen && Instant::now() < again {
+            let as_before = marks == seen && paused == self.paused().is_some();
+            if as_before && Instant::now() < again {
                 continue;
             }
-            if marks != seen {
+            if !as_before {
                 backoff.reset();
             }
+            paused = self.paused().is_some();
             self.round(false).await;
-            self.pause(false);
+            self.go_on();
             seen = self.marks();
             again = Instant::now() + backoff.next_wait();
         }
@@ -191,13 +230,14 @@ impl Reconciler {
         if unsure.is_empty() {
             return;
         }
-        let tried = match self
-            .catalog
-            .clone()
-            .filter(|_| self.engine.config.replicate)
-        {
-            Some(catalog) => self.reconcile(&catalog, &unsure, at_start).await,
-            None => self.without_fold(&unsure),
+        let catalog = self.catalog.clone();
+        let tried = match (
+            self.paused(),
+            catalog.filter(|_| self.engine.config.replicate),
+        ) {
+            (Some(sentence), _) => Err(NotYet::Waits(sentence)),
+            (None, Some(catalog)) => self.reconcile(&catalog, &unsure, at_start).await,
+            (None, None) => self.without_fold(&unsure),
         };
         // Some may be certain now all the same.
         let unsure = self.unsure();

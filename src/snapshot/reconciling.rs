@@ -208,6 +208,9 @@ impl Reconciler {
         let mut certain = others;
         let mut held_up = None;
         for table in included {
+            if let Some(sentence) = self.paused() {
+                return Err(NotYet::Waits(sentence));
+            }
             let whole = had.contains(&table.table);
             match self.adopt(&scratch, (at, whole), table.clone()).await {
                 Ok(more) => {
@@ -294,6 +297,9 @@ impl Reconciler {
         loop {
             if stop() {
                 return Err(NotYet::Stopping);
+            }
+            if let Some(sentence) = self.paused() {
+                return Err(NotYet::Waits(sentence));
             }
             let entered = self.replica(|r| r.enter_difference(&mut difference, PATIENCE, &stop));
             match entered.map_err(waits)? {

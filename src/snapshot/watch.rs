@@ -150,7 +150,12 @@ impl Looking {
                     self.silent.entry(shard.0).or_insert_with(Instant::now);
                     failed = Some(error);
                 }
-                Err(_) => return None,
+                Err(_) => {
+                    // Nobody can look, and health says so of the broker.
+                    self.look_no_further(engine, 1);
+                    engine.status.recovered(Component::JetStream);
+                    return None;
+                }
             }
             // Shard 1 has a consumer; payload of the others is fetched message by message.
             if shard != ShardId::ORDER {
@@ -161,6 +166,7 @@ impl Looking {
             }
             if failed.is_some() {
                 // This node has to announce itself meanwhile, and each answer may take its time not to come.
+                self.look_no_further(engine, shard.0);
                 break;
             }
         }
@@ -172,6 +178,14 @@ impl Looking {
         let streams = Streams { states };
         show_sizes(engine, &streams);
         Some(streams)
+    }
+
+    /// The streams of the shards after this one are not looked at: since when one of them does not answer is not known any more.
+    fn look_no_further(&mut self, engine: &Engine, shard: u64) {
+        self.silent.retain(|of, _| *of <= shard);
+        for shard in (shard.saturating_add(1)..=engine.config.replication_log.shards).map(ShardId) {
+            engine.status.set_unread(shard);
+        }
     }
 }
 

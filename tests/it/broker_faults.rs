@@ -1,5 +1,6 @@
 //! What others can do to the stream: messages that mean nothing, consumers that vanish, streams that stand in the way.
 
+use crate::harness::http::{get, observed};
 use crate::harness::jetstream::Outsider;
 use crate::harness::{Cluster, Node, eventually, node};
 
@@ -118,6 +119,41 @@ fn a_message_of_a_newer_version_pauses_visibly_and_loses_nothing() {
         node.start();
     }
     assert_eq!(cluster.converge()["t"].len(), 2);
+}
+
+#[test]
+fn a_batch_whose_stream_was_removed_stops_visibly_and_the_remedy_is_named() {
+    let tables = ["a", "b", "c", "d", "e", "f"];
+    let schema = tables.map(|t| format!("CREATE TABLE {t}(id INTEGER PRIMARY KEY, v);"));
+    let mut cluster = Cluster::prepared(2, &schema.concat());
+    let usual = cluster[0].sections.clone();
+    cluster[0].sections = format!("{usual}[replication_log]\nshards = 2\n");
+    for node in &mut cluster.nodes {
+        node.start_replicating();
+    }
+    cluster[0].sql("INSERT INTO a VALUES(1, 'first')");
+    cluster.converge();
+    cluster[1].stop();
+    // Of these tables some are sure to lie in shard 2.
+    let writes = tables.map(|t| format!("INSERT INTO {t} VALUES(2, 'lost');"));
+    cluster[0].sql(&format!("BEGIN; {} COMMIT", writes.concat()));
+    cluster[0].wait_published();
+    cluster[0].stop();
+    let outsider = Outsider::new(&cluster.server.url());
+    outsider.delete_stream("harmonylite-changes-2");
+    let (health, _) = observed(&mut cluster[1]);
+    cluster[1].start();
+    cluster[1].wait_log("stream harmonylite-changes-2 does not exist");
+    let (_, body) = get(health, "/health").unwrap();
+    let remedy = "harmonylite skip 1 ";
+    let batch = body.split(remedy).nth(1).expect(&body);
+    let batch = batch.split(' ').next().unwrap();
+    let skipped = cluster[1].run(&["skip", "1", batch]);
+    assert_eq!(skipped.code, Some(0), "{}", skipped.said);
+    eventually("the node goes on", || {
+        get(health, "/health").is_some_and(|(code, _)| code == 200)
+    });
+    assert_eq!(cluster[1].integer("SELECT count(*) FROM a"), 1);
 }
 
 #[test]

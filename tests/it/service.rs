@@ -1,10 +1,11 @@
 //! What service managers, probes and dashboards see of a daemon.
 
 use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::harness::http::{free_port, get, metric, observed};
-use crate::harness::wait::eventually_ok;
+use crate::harness::wait::{Done, eventually_ok};
 use crate::harness::{Cluster, Node, eventually, nats, node};
 
 const SCHEMA: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, v)";
@@ -97,24 +98,60 @@ fn the_service_manager_is_told() {
         ("NOTIFY_SOCKET".to_owned(), path.display().to_string()),
         ("WATCHDOG_USEC".to_owned(), "400000".to_owned()),
     ];
-    let mut told = String::new();
-    let mut wait_for = |text: &str| {
-        eventually(&format!("told {text}"), || {
+    // As a service manager does, it is read all the time: who says something waits for room.
+    let (told, done) = (
+        Arc::new(Mutex::new(String::new())),
+        Arc::new(Done::default()),
+    );
+    let _done = done.on_drop();
+    std::thread::spawn({
+        let (told, done) = (Arc::clone(&told), Arc::clone(&done));
+        move || {
             let mut buffer = [0; 4096];
-            while let Ok(length) = socket.recv(&mut buffer) {
-                told.push_str(&String::from_utf8_lossy(&buffer[..length]));
-                told.push('\n');
+            while !done.is_said() {
+                if let Ok(length) = socket.recv(&mut buffer) {
+                    let mut told = told.lock().unwrap();
+                    told.push_str(&String::from_utf8_lossy(&buffer[..length]));
+                    told.push('\n');
+                }
             }
-            told.contains(text)
+        }
+    });
+    let wait_for = |text: &str| {
+        eventually(&format!("told {text}"), || {
+            told.lock().unwrap().contains(text)
         });
-        told.clear();
+        told.lock().unwrap().clear();
     };
+    let (health, metrics) = observed(&mut node);
     node.start();
     wait_for("READY=1");
     wait_for("WATCHDOG=1");
     wait_for("WATCHDOG=1");
     node.stop();
     wait_for("STOPPING=1");
+    // Between two lives of the daemon somebody else has the database for as long as he wants.
+    node.start_replicating();
+    eventually("there is a snapshot", || {
+        node.run(&["snapshot", "save"]).code == Some(0)
+    });
+    let app = node.app();
+    app.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let begun = node.run(&["snapshot", "restore"]);
+    assert_eq!(begun.code, Some(0), "{}", begun.said);
+    node.wait_log("waiting for the database");
+    told.lock().unwrap().clear();
+    wait_for("WATCHDOG=1");
+    wait_for("WATCHDOG=1");
+    wait_for("WATCHDOG=1");
+    let (code, body) = get(health, "/health").unwrap();
+    assert_eq!(code, 503, "{body}");
+    assert!(body.contains("the database cannot be used"), "{body}");
+    assert_eq!(metric(metrics, "harmonylite_healthy"), Some(0.0));
+    app.execute_batch("ROLLBACK").unwrap();
+    eventually("it is healthy again", || {
+        get(health, "/health").is_some_and(|(code, _)| code == 200)
+    });
 }
 
 #[test]

@@ -141,6 +141,28 @@ fn triggers_dropped_by_hand() {
 const NEW: &str = "BEGIN; CREATE TABLE plan(id INTEGER PRIMARY KEY, name TEXT, price INTEGER); INSERT INTO plan VALUES(1, 'small', 10), (2, 'large', 20), (3, 'gone soon', 0); COMMIT;";
 
 #[test]
+fn nothing_is_entered_while_an_operator_has_paused_applying() {
+    let mut cluster = replicating(2, SCHEMA);
+    cluster[1].sql("UPDATE t SET n = 1 WHERE id = 3");
+    cluster.converge();
+    let paused = cluster[0].run(&["pause", "apply"]);
+    assert_eq!(paused.code, Some(0), "{}", paused.said);
+    cluster[0].sql(&format!(
+        "BEGIN; DROP TRIGGER __harmonylite__t_update; DROP TRIGGER __harmonylite__t_delete; DROP TRIGGER __harmonylite__t_insert; DROP TRIGGER __harmonylite__t_rekey; {WRITES} COMMIT"
+    ));
+    cluster[0].wait_log("cannot be looked for yet: an operator has paused applying");
+    assert_eq!(cluster[0].pending(), 0);
+    cluster[1].sql("UPDATE t SET v = 'elsewhere' WHERE id = 4");
+    cluster[1].wait_published();
+    let resumed = cluster[0].run(&["resume", "apply"]);
+    assert_eq!(resumed.code, Some(0), "{}", resumed.said);
+    certain(&cluster[0]);
+    cluster.converge();
+    assert_eq!(cluster[1].integer("SELECT count(*) FROM t WHERE (id, v) IN (VALUES(4, 'elsewhere'), (10, 'new'), (5, 'replaced'))"), 3);
+    cluster.assert_running();
+}
+
+#[test]
 fn a_table_that_a_migration_makes_and_fills_on_every_node() {
     let mut cluster = replicating(2, SCHEMA);
     cluster[0].sql("UPDATE t SET n = 1");

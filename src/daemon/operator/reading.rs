@@ -111,7 +111,7 @@ impl Reading {
     ) -> Result<(), Refusal> {
         let mut sections = Vec::new();
         if at >= self.first {
-            payload::gather(&self.broker, &mut self.cache, batch, &self.spool)
+            payload::gather(&self.broker, &mut self.cache, (at, batch), &self.spool)
                 .await
                 .map_err(|e| refuse(ExitCode::Failed, format!("message {at}: {e}")))?;
             let rows = batch.rows.iter().map(|b| (SectionKind::Rows, b.clone()));

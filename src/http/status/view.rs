@@ -59,7 +59,7 @@ impl Loop {
 pub struct Trouble {
     /// What went wrong, as one sentence without secrets.
     pub error: String,
-    /// When this sentence was first reported.
+    /// When the component last came into trouble, with this sentence or another.
     pub since: SystemTime,
 }
 
