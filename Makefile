@@ -9,7 +9,7 @@ SECONDS ?= 60
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench bench-growth lint deny simulate planted fuzz clean-demo pip
+.PHONY: help build test demo bench bench-growth bench-micro lint deny simulate planted fuzz clean-demo pip
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -35,6 +35,9 @@ bench-growth: pip build ## measure rate against nodes, shards, tables and sizes,
 	@nats=$$($(PYTHON) scripts/get-nats-server) && mkdir -p target/bench && \
 	    ./target/release/harmonylite bench growth --nats-server "$$nats" --folder target/bench \
 	        --output $(if $(BENCH),target/bench/growth,docs/benchmarks/growth) $(BENCH)
+
+bench-micro: ## time trigger, scan, codec and fold by themselves; BENCH=fold for a part
+	$(CARGO) bench --locked --bench micro -- $(BENCH)
 
 simulate: ## run the deterministic simulation over SEEDS=1000 seeds, on all cores
 	SEEDS=$(SEEDS) $(CARGO) test --locked --profile sim --test simulation
