@@ -46,13 +46,10 @@ fn bar(svg: &mut Svg, row: &Row, y: f64) {
     let (share, met) = (row.used(), row.met());
     let colour = if met { GOOD } else { BAD };
     let length = |share: f64| FULL * share.clamp(0.0, MOST);
-    svg.text(
-        (LEFT - 10.0, y + 15.0),
-        Anchor::End,
-        12.5,
-        INK,
-        &row.title(),
-    );
+    // The numbers that it was measured with stand below its name.
+    let name = if row.detail.is_empty() { 15.0 } else { 9.0 };
+    svg.text((LEFT - 10.0, y + name), Anchor::End, 12.5, INK, row.name);
+    svg.text((LEFT - 10.0, y + 23.0), Anchor::End, 10.5, DIM, &row.detail);
     // A sliver stays to be seen where next to nothing is used.
     svg.rect(LEFT, y + 3.0, length(share).max(2.0), 16.0, colour);
     if used.0.len() > 1 {
