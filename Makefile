@@ -9,7 +9,7 @@ SECONDS ?= 60
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench lint deny simulate planted fuzz clean-demo pip
+.PHONY: help build test demo bench bench-growth bench-micro lint deny simulate planted fuzz clean-demo pip
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -25,9 +25,19 @@ test: pip ## run all tests against a real nats-server
 demo: pip ## three nodes replicate 336,776 flights before your eyes
 	@$(PYTHON) scripts/demo.py
 
-bench: pip ## measure speed and lag; results belong in docs/benchmarks.md
-	@test -f benches/end_to_end.rs || { echo "benches/end_to_end.rs is not in this tree"; exit 1; }
-	@nats=$$($(PYTHON) scripts/get-nats-server) && HARMONYLITE_NATS_SERVER="$$nats" $(CARGO) bench --locked --bench end_to_end
+bench: pip build ## measure cost, speed, lag and memory; BENCH="--only lag" for a part, into docs/benchmarks.md if all
+	@nats=$$($(PYTHON) scripts/get-nats-server) && mkdir -p target/bench && \
+	    ./target/release/harmonylite bench --nats-server "$$nats" --folder target/bench \
+	        --json target/bench/latest.json --svg target/bench/latest.svg $(BENCH)
+	@$(PYTHON) scripts/benchmarks-page target/bench
+
+bench-growth: pip build ## measure rate against nodes, shards, tables and sizes, into docs/benchmarks/growth; BENCH="--only tables"
+	@nats=$$($(PYTHON) scripts/get-nats-server) && mkdir -p target/bench && \
+	    ./target/release/harmonylite bench growth --nats-server "$$nats" --folder target/bench \
+	        --output $(if $(BENCH),target/bench/growth,docs/benchmarks/growth) $(BENCH)
+
+bench-micro: ## time trigger, scan, codec and fold by themselves; BENCH=fold for a part
+	$(CARGO) bench --locked --bench micro -- $(BENCH)
 
 simulate: ## run the deterministic simulation over SEEDS=1000 seeds, on all cores
 	SEEDS=$(SEEDS) $(CARGO) test --locked --profile sim --test simulation

@@ -11,6 +11,7 @@
 )]
 
 pub mod apply;
+pub mod bench;
 pub mod brakes;
 pub mod capture;
 pub mod change;

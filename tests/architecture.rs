@@ -211,6 +211,20 @@ fn http_asks_no_loop() {
 }
 
 #[test]
+fn nobody_needs_the_benchmark() {
+    for (room, file, text) in rooms() {
+        assert!(
+            ["bench", "cli"].contains(&room.as_str()) || !text.contains("crate::bench"),
+            "{} uses the benchmark",
+            file.display()
+        );
+    }
+    // It starts daemons as processes, as a person does.
+    forbid("bench", &["crate::daemon", "crate::engine", "async_nats"]);
+    forbid("bench", &LOOPS);
+}
+
+#[test]
 fn every_module_says_what_it_is_for() {
     for (_, file, text) in rooms() {
         let tests = file.file_name().is_some_and(|n| n == "tests.rs");

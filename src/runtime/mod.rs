@@ -4,6 +4,7 @@
 //! Invariant: every wait made here ends when stopping is requested.
 
 pub mod backoff;
+pub mod child;
 pub mod duration;
 pub mod moment;
 pub mod notify;

@@ -13,6 +13,7 @@
 //! [`Sequence`](crate::change::position::Sequence)s of one stream and nothing else.
 
 mod api;
+pub mod bare;
 mod broker;
 mod connect;
 pub mod continuity;

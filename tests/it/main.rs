@@ -12,6 +12,7 @@ mod harness;
 
 mod app_untouched;
 mod apps;
+mod bench;
 mod broker_faults;
 mod choosing_keys;
 mod cluster_view;

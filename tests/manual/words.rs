@@ -320,15 +320,10 @@ fn environment_variables_are_the_programs() {
         .flat_map(|row| row.split('`').skip(1).step_by(2))
         .map(|key| format!("HARMONYLITE_{}", key.replace('.', "_").to_uppercase()))
         .collect();
-    let developers: BTreeSet<String> = [
-        "Makefile",
-        "benches/end_to_end.rs",
-        "benches/bench/snapshot.rs",
-        "scripts/get-nats-server",
-    ]
-    .into_iter()
-    .flat_map(|file| variables(&pages::text(file)))
-    .collect();
+    let developers: BTreeSet<String> = ["Makefile", "scripts/get-nats-server"]
+        .into_iter()
+        .flat_map(|file| variables(&pages::text(file)))
+        .collect();
     for name in documented {
         assert!(
             program.contains(&name) || of_keys.contains(&name) || developers.contains(&name),

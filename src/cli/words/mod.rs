@@ -4,6 +4,7 @@
 //! Invariant: `VERBS` is the one list of words: parsing, the help and the nearest name all come from it. To add a word: a file here with its
 //! arguments, how they are parsed and run; a line in `VERBS`; a variant of [`Word`].
 
+mod bench;
 mod brakes;
 mod conflicts;
 mod dead_letters;
@@ -28,6 +29,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use bench::Measure;
 pub use conflicts::Conflicts;
 pub use dead_letters::DeadLetters;
 pub use doctor::Doctor;
@@ -91,6 +93,8 @@ pub enum Word {
     Diagnose(PathBuf),
     /// Reading the configuration again.
     Reload,
+    /// Measuring.
+    Bench(Box<Measure>),
 }
 
 /// One command of words.
@@ -128,10 +132,11 @@ const VERBS: &[&[Verb]] = &[
     snapshot::VERBS,
     doctor::VERBS,
     diagnose::VERBS,
+    bench::VERBS,
 ];
 
 /// Groups whose first verb is meant where none is named.
-const USUAL: [&str; 1] = ["nodes"];
+const USUAL: [&str; 2] = ["nodes", "bench"];
 
 /// What the words of a command line come to.
 pub(super) enum Found {
@@ -297,6 +302,7 @@ pub fn by_themselves(word: &Word, args: &Args) -> Option<Result<Done, Fatal>> {
     match word {
         Word::Doctor(command) => Some(doctor::run(*command, args)),
         Word::Diagnose(file) => Some(diagnose::run(file, args)),
+        Word::Bench(command) => bench::run(command),
         _ => None,
     }
 }
@@ -321,6 +327,7 @@ pub fn run(word: Word, config: &Config) -> Result<Done, Fatal> {
         Word::Leave { timeout } => leave::run(timeout, config),
         Word::Brake(arguments) => brakes::run(arguments, config),
         // What it does without a configuration, it does before there is one.
+        Word::Bench(command) => bench::live(&command, config),
         Word::Doctor(_) | Word::Diagnose(_) => Err(Fatal::new(
             ExitCode::Software,
             "this command loads the configuration by itself",

@@ -234,7 +234,8 @@ fn entry_of(config: &Config, here: &Audit) -> Entry {
     }
 }
 
-fn ask_registry(config: &Config) -> Result<(Vec<Listed>, Vec<String>), Fatal> {
+/// What all nodes say of their schemas, and whose word cannot be read.
+pub(super) fn ask_registry(config: &Config) -> Result<(Vec<Listed>, Vec<String>), Fatal> {
     let runtime = crate::engine::runtime(1)?;
     let asking = async {
         let broker = connect(config, "the registry of schemas").await?;

@@ -35,6 +35,18 @@ pub fn find_binary(config: &NatsConfig) -> Result<std::path::PathBuf, ManagedErr
     process::find(config.server_path.as_deref())
 }
 
+/// The PATH's nats-server.
+#[must_use]
+pub fn on_path() -> Option<std::path::PathBuf> {
+    process::on_path()
+}
+
+/// Where clients connect to a nats-server that writes its ports into `folder` (its `ports_file_dir`); `None` while it does not listen.
+#[must_use]
+pub fn client_url(folder: &Path) -> Option<String> {
+    Some(ports::Ports::read(folder)?.client_url()?.to_owned())
+}
+
 /// Where the monitoring is of the managed server that has its files below `folder`, or had them; `None`: it never ran, or has no monitoring.
 #[must_use]
 pub fn monitor_of(folder: &Path, node: NodeId) -> Option<String> {

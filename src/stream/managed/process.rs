@@ -1,14 +1,11 @@
 //! The server's process: finding its binary, starting it so that it dies with us, and reading its log.
 
 use std::io::BufRead;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
-
-use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getppid};
+use std::process::{Child, ChildStderr, Stdio};
 
 use super::error::ManagedError;
+use crate::runtime::child;
 
 const NAME: &str = "nats-server";
 
@@ -26,13 +23,17 @@ pub(super) fn find(configured: Option<&Path>) -> Result<PathBuf, ManagedError> {
             })
         };
     }
+    on_path().ok_or_else(|| ManagedError::NoBinary {
+        searched: format!("there is no {NAME} on the PATH"),
+    })
+}
+
+/// The PATH's.
+pub(super) fn on_path() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .map(|folder| folder.join(NAME))
         .find(|candidate| is_executable(candidate))
-        .ok_or_else(|| ManagedError::NoBinary {
-            searched: format!("there is no {NAME} on the PATH"),
-        })
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -42,41 +43,13 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// Starts the server. It dies with the calling thread, which therefore has to live as long as the server should.
-#[allow(unsafe_code)]
 pub(super) fn spawn(binary: &Path, configuration: &Path) -> std::io::Result<Child> {
-    let parent = Pid::this();
-    let mut command = Command::new(binary);
-    command
+    child::bound(binary)
         .arg("-c")
         .arg(configuration)
-        .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        // Ctrl-C in a terminal is for us alone: we still need the server for what is pending.
-        .process_group(0);
-    // It needs none of the secrets that we may have been given in the environment.
-    for (name, _) in std::env::vars_os() {
-        if name.as_encoded_bytes().starts_with(b"HARMONYLITE_") {
-            command.env_remove(name);
-        }
-    }
-    let die_with_parent = move || {
-        // SIGKILL rather than SIGTERM: a daemon that is started again at once must not meet the old server over its store. What
-        // the server has acknowledged is in the kernel's page cache by then.
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-        // We may have died before that call.
-        if getppid() == parent {
-            Ok(())
-        } else {
-            Err(std::io::ErrorKind::BrokenPipe.into())
-        }
-    };
-    // SAFETY: the closure runs in the forked child before exec. It makes two system calls (prctl, getppid), both
-    // async-signal-safe, allocates nothing (an error of a kind alone is a plain value) and takes no lock.
-    unsafe {
-        command.pre_exec(die_with_parent);
-    }
-    command.spawn()
+        .spawn()
 }
 
 /// Passes the server's log lines on to `line` until its output ends.
