@@ -9,6 +9,8 @@
     missing_docs
 )]
 
+#[path = "engine/cut.rs"]
+mod cut;
 mod support;
 
 use std::time::Duration;

@@ -4,3 +4,4 @@ pub mod flying;
 pub mod gate;
 pub mod outbox;
 pub mod run;
+mod sampler;
