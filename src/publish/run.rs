@@ -4,7 +4,6 @@
 //! Invariants: an acknowledgement is a hint, the echo is the fact; until it comes the same bytes are sent again; nothing here ever gives a change up.
 //! The loop runs from the first moment, broker or not, since it also keeps capture current when the schema changes.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use tokio::task::JoinSet;
 use super::flying::FlyingBatches;
 use super::gate::Closed;
 use super::outbox::Outbox;
+use super::round_trips::RoundTrips;
 use super::sampler::Sampler;
 use crate::brakes::{Pace, Part};
 use crate::capture::Captured;
@@ -467,39 +467,6 @@ impl PublishLoop {
         } else {
             let _ = self.engine.shutdown.wait_timeout(backoff.next_wait());
         }
-    }
-}
-
-/// How long the last batches took from the first message to the acknowledgement. Each is sent after that of the one before, so the longer the way, the more rows a batch must hold
-/// for as many of them a second.
-#[derive(Debug, Default)]
-struct RoundTrips(VecDeque<Duration>);
-
-impl RoundTrips {
-    /// A single slow one says little.
-    const LOOKED_AT: usize = 8;
-
-    /// A way that costs little beside what [`cut::GOAL_ROWS`] rows cost otherwise.
-    const SHORT: Duration = Duration::from_millis(5);
-
-    /// Batches grow to so many times that many rows: 100,000 rows a second over a way of a third of a second.
-    const MOST: u64 = 64;
-
-    fn note(&mut self, took: Duration) {
-        if self.0.len() >= Self::LOOKED_AT {
-            self.0.pop_front();
-        }
-        self.0.push_back(took);
-    }
-
-    /// How many rows a batch is to have.
-    fn goal(&self) -> u64 {
-        let shortest = self.0.iter().min().copied().unwrap_or_default();
-        let times = shortest.as_micros() / Self::SHORT.as_micros();
-        cut::GOAL_ROWS
-            * u64::try_from(times)
-                .unwrap_or(Self::MOST)
-                .clamp(1, Self::MOST)
     }
 }
 

@@ -140,12 +140,18 @@ impl Run {
             }
             None => rows(&self.app),
         };
-        assert_eq!(
-            rows(self.reader.app()),
-            expected,
-            "{why}, batch {}",
-            self.log.len()
-        );
+        let found = rows(self.reader.app());
+        let differs = |a: &[String], b: &[String]| -> Vec<String> {
+            a.iter().filter(|row| !b.contains(row)).cloned().collect()
+        };
+        if found != expected {
+            panic!(
+                "{why}, batch {}: there {:?}, committed {:?}",
+                self.log.len(),
+                differs(&found, &expected),
+                differs(&expected, &found)
+            );
+        }
         scanned.cut.is_some()
     }
 
