@@ -98,6 +98,8 @@ mod with_feature {
         SettledTooSoon,
         /// Whatever stands where a record's piece stood is taken for it.
         AnyPieceWillDo,
+        /// A batch may end where one of its rows is changed again.
+        CutAnywhere,
         /// A snapshot counts though what it contains of its maker's own has not come back.
         PhantomSnapshot,
         /// A snapshot does not say which change-log rows it contains.

@@ -15,6 +15,8 @@ mod copies;
 mod dropped_index;
 #[path = "engine/loose_keys.rs"]
 mod loose_keys;
+#[path = "engine/cut.rs"]
+mod cut;
 mod support;
 
 use std::time::Duration;

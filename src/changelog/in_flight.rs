@@ -40,6 +40,8 @@ pub struct InFlight {
     ahead: HashMap<String, HashMap<i64, Sent>>,
     /// Where in the stream the last of those batches stands; behind it `ahead` has no meaning any more.
     ahead_until: Sequence,
+    /// How often all of it has begun anew.
+    renewed: u64,
     /// Cells whose row was gone at the scan: no batch carries them, so they are not pending; the next write transaction removes them.
     pub forgotten: Vec<(String, i64)>,
 }
@@ -163,7 +165,16 @@ impl InFlight {
 
     /// Begins anew, as a new incarnation does.
     pub fn reset(&mut self) {
-        *self = Self::default();
+        *self = Self {
+            renewed: self.renewed + 1,
+            ..Self::default()
+        };
+    }
+
+    /// Rises each time when it begins anew.
+    #[must_use]
+    pub fn renewed(&self) -> u64 {
+        self.renewed
     }
 
     /// A table was renamed, and its change log with it: what it holds is on its way under the former name.

@@ -4,6 +4,8 @@
 //! length), so each sees what the other has decided; a change-log row goes only when a batch that covers it (same id and stamp) was
 //! folded, or when its cells were forgotten with their row.
 
+pub mod commit_points;
+pub mod cut;
 mod former_deletes;
 pub mod in_flight;
 pub mod marks;

@@ -84,8 +84,20 @@ pub fn log_key<'r>(
     row: &'r Row<'_>,
     table: &CapturedTable,
 ) -> rusqlite::Result<smallvec::SmallVec<[Value<'r>; 4]>> {
+    key_values(row, table, KEY_AT)
+}
+
+/// The key values of a row that has them from this column on.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn key_values<'r>(
+    row: &'r Row<'_>,
+    table: &CapturedTable,
+    at: usize,
+) -> rusqlite::Result<smallvec::SmallVec<[Value<'r>; 4]>> {
     (0..table.table.key_len())
-        .map(|i| row.get_ref(KEY_AT + i).map(from_sql))
+        .map(|i| row.get_ref(at + i).map(from_sql))
         .collect()
 }
 

@@ -1,13 +1,16 @@
 //! Change log → batch: in one read transaction the new change-log rows, reduced per key, then the present values of what is left.
 //!
-//! Invariants: log and values are of one snapshot, so a batch is the difference between two committed states and never half a
-//! transaction; deletes come first; what the batch covers it carries, and nothing else is pending on its account.
+//! Invariants: log and values are of one snapshot, and where the batch ends before its end no row is concerned that was changed since ([`super::cut`]), so a batch is the difference
+//! between two committed states and never half a transaction; deletes come first; what the batch covers it carries, and nothing else is pending on its account.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, Statement};
 
+use super::commit_points::CommitPoint;
+use super::cut::Cutter;
 use super::former_deletes::FormerDeletes;
 use super::in_flight::InFlight;
 use super::reduce::{Part, log_key, log_row, read_log_sql, reduce};
@@ -19,7 +22,7 @@ use crate::codec::batch::{Batch, BatchWriter};
 use crate::codec::commit::{CommitRecord, TableDefinition};
 use crate::codec::covers::TableCovers;
 use crate::planted::planted;
-use crate::sqlite::connection::{rollback, schema_version};
+use crate::sqlite::connection::rollback;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::row_sql;
 use crate::sqlite::value::from_sql;
@@ -62,6 +65,8 @@ pub struct Scanned {
     pub null_keys: HashMap<String, u64>,
     /// Change-log rows that were read.
     pub log_rows: u64,
+    /// Where it has ended, if more is pending behind.
+    pub cut: Option<CommitPoint>,
 }
 
 /// Scans, unless too many batches are in flight. `reader` must be outside of a transaction.
@@ -70,19 +75,29 @@ pub struct Scanned {
 /// See [`ScanError`]; the in-flight state is then as before.
 pub fn scan(
     reader: &Connection,
-    captured: &Captured,
+    captured: &Arc<Captured>,
     in_flight: &mut InFlight,
     publisher: Publisher,
     writer: BatchWriter,
+    cutter: &mut Cutter,
 ) -> Result<Scanned, ScanError> {
     if in_flight.is_full() {
         return Ok(Scanned::default());
     }
+    // Those that are noted from now on may be of commits that the scan does not see.
+    let noted = cutter.points().take();
     if let Err(e) = reader.execute_batch("BEGIN") {
         rollback(reader);
         return Err(e).doing("begin to read the change log")?;
     }
-    let scanned = scan_snapshot(reader, captured, in_flight, publisher, writer);
+    let scanned = scan_snapshot(
+        reader,
+        captured,
+        in_flight,
+        publisher,
+        writer,
+        (cutter, noted),
+    );
     // Nothing was written: whatever happened inside, the snapshot is let go of, and what was decided holds.
     if !planted!(SnapshotLeftOpen) || scanned.is_ok() {
         rollback(reader);
@@ -99,20 +114,26 @@ pub(super) struct Range<'a> {
 
 fn scan_snapshot(
     reader: &Connection,
-    captured: &Captured,
+    captured: &Arc<Captured>,
     in_flight: &mut InFlight,
     publisher: Publisher,
     mut writer: BatchWriter,
+    (cutter, noted): (&mut Cutter, VecDeque<CommitPoint>),
 ) -> Result<Scanned, ScanError> {
-    if schema_version(reader)? != captured.schema_version {
+    let Some(newest) = CommitPoint::in_snapshot(reader, captured)? else {
         return Err(ScanError::SchemaChanged);
-    }
-    let ranges = new_rows(reader, captured, in_flight)?;
+    };
+    let end = cutter.cut(reader, captured, in_flight, noted, newest)?;
+    let ranges = new_rows(captured, in_flight, &end.point);
     if ranges.is_empty() {
+        cutter.scanned(end, 0, 0);
         return Ok(Scanned::default());
     }
     let base = node::read(reader)?.map_or(Sequence(0), |n| n.position.folded);
-    let mut out = Scanned::default();
+    let mut out = Scanned {
+        cut: end.more.then(|| end.point.clone()),
+        ..Scanned::default()
+    };
     let mut tables = Vec::new();
     let mut covers = Vec::new();
     let mut forgotten: Vec<(String, i64)> = Vec::new();
@@ -156,26 +177,25 @@ fn scan_snapshot(
         );
     }
     in_flight.forgotten.append(&mut forgotten);
+    let size = out.batch.as_ref();
+    let size = size.map_or((0, 0), |b| (b.record.row_count, b.raw_bytes));
+    cutter.scanned(end, size.0, size.1);
     Ok(out)
 }
 
-fn new_rows<'a>(
-    reader: &Connection,
-    captured: &'a Captured,
-    in_flight: &InFlight,
-) -> Result<Vec<Range<'a>>, SqliteError> {
-    let mut out = Vec::new();
-    for table in captured.tables.iter().filter(|t| !t.log.is_empty()) {
+/// What is new in each table up to a point.
+fn new_rows<'a>(captured: &'a Captured, in_flight: &InFlight, end: &CommitPoint) -> Vec<Range<'a>> {
+    let range = |(place, table): (usize, &'a CapturedTable)| {
         let from = in_flight.watermark(&table.table.name);
-        let to: Option<i64> = reader
-            .prepare_cached(&format!("SELECT max(id) FROM {}", table.log))
-            .and_then(|mut s| s.query_row([], |r| r.get(0)))
-            .doing_with(|| format!("look into the change log of table \"{}\"", table.table.name))?;
-        if let Some(to) = to.filter(|to| *to > from) {
-            out.push(Range { table, from, to });
-        }
-    }
-    Ok(out)
+        let to = end.id(place);
+        (to > from).then_some(Range { table, from, to })
+    };
+    captured
+        .tables
+        .iter()
+        .enumerate()
+        .filter_map(range)
+        .collect()
 }
 
 /// Writes the rows of one table; returns the ids of cell changes whose row is gone, which no batch carries.

@@ -2,6 +2,7 @@
 
 pub mod braking;
 pub mod intake;
+mod lock_sharing;
 pub mod markers;
 pub mod payload;
 pub mod run;

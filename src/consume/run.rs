@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::braking::Braking;
 use super::intake::{QUEUE, Waiting};
+use super::lock_sharing::LockSharing;
 use super::markers;
 use crate::apply::incoming::{Body, Incoming};
 use crate::change::position::{Sequence, ShardId};
@@ -25,9 +26,6 @@ use crate::replica::{Replica, ReplicaError};
 use crate::runtime::Backoff;
 use crate::sqlite::connection;
 use crate::sqlite::error::Fault;
-
-/// How long one transaction may hold the write lock before it ends at the next batch: an app that waits notices nothing.
-const HOLD_LOCK: Duration = Duration::from_millis(8);
 
 /// How long we wait for the write lock before letting the other loop have the replica.
 const LOCK_PATIENCE: Duration = Duration::from_millis(250);
@@ -53,17 +51,6 @@ const ECHO_ROWS: u64 = 4096;
 
 /// How often is looked whether somebody waits for them.
 const ECHO_LOOK: Duration = Duration::from_millis(10);
-
-/// While the app is writing, a transaction of ours ends sooner, and the write lock is then left alone. SQLite's busy handler tries again after 1, 3, 8,
-/// 18, 33 ms: an app that found the lock held finds it free at one of the first of these if the lock rests for as long as it was held, for 3 ms
-/// after more than 1 ms, and for 1 ms in any case.
-const HOLD_LOCK_SHORTER: Duration = Duration::from_millis(3);
-const LEAVE_LEAST: Duration = Duration::from_millis(1);
-const LEAVE_LONGER: Duration = Duration::from_millis(3);
-const LEAVE_MOST: Duration = Duration::from_millis(25);
-
-/// How long an app that has written counts as writing. An app that waits for our lock does not write meanwhile.
-const APP_WRITES: Duration = Duration::from_secs(10);
 
 /// How long pieces alone may wait for company before they move the position.
 const IDLE: Duration = Duration::from_millis(500);
@@ -94,10 +81,8 @@ pub struct ConsumeLoop {
     given_up: Option<Carrier>,
     /// When the oldest message that waits came.
     since: Option<Instant>,
-    /// When the app was last seen to have written.
-    app_wrote: Option<Instant>,
-    /// The write lock is left to the app until then.
-    leave_until: Option<Instant>,
+    /// Leaves the write lock to the app in between.
+    lock: LockSharing,
     mirrored: Option<(Instant, Sequence)>,
     /// What an operator holds back.
     braking: Braking,
@@ -121,8 +106,7 @@ impl ConsumeLoop {
             holding: None,
             given_up: None,
             since: None,
-            app_wrote: None,
-            leave_until: None,
+            lock: LockSharing::default(),
             mirrored: None,
             locked: None,
             tidied: Instant::now(),
@@ -188,12 +172,7 @@ impl ConsumeLoop {
     /// When what waits is to be applied.
     fn due(&self, now: Instant) -> Option<Instant> {
         let first = self.since?;
-        let me = self.engine.config.node_id;
-        let others = self.messages.iter().any(|m| match &m.body {
-            Body::Batch(b) => b.record.node.0 != me,
-            Body::Payload => false,
-            Body::Marker(_) | Body::Unreadable { .. } | Body::Newer(_) => true,
-        });
+        let others = self.has_others();
         if self.engine.shutdown.is_requested() {
             return Some(now);
         }
@@ -209,10 +188,17 @@ impl ConsumeLoop {
             first + IDLE
         };
         let limited = self.braking.next(now).filter(|_| others);
-        Some(
-            due.max(self.leave_until.unwrap_or(due))
-                .max(limited.unwrap_or(due)),
-        )
+        Some(self.lock.not_before(due).max(limited.unwrap_or(due)))
+    }
+
+    /// Whether anything waits but our own batches.
+    fn has_others(&self) -> bool {
+        let me = self.engine.config.node_id;
+        self.messages.iter().any(|m| match &m.body {
+            Body::Batch(b) => b.record.node.0 != me,
+            Body::Payload => false,
+            Body::Marker(_) | Body::Unreadable { .. } | Body::Newer(_) => true,
+        })
     }
 
     /// How many rows our own batches carry that wait.
@@ -254,16 +240,12 @@ impl ConsumeLoop {
         if let Some((carrier, since)) = self.holding {
             given_up = self.in_vain(carrier, since);
             if !given_up && !self.has_come(carrier) {
-                self.leave_until = Some(Instant::now() + HOLD_STEP);
+                self.lock.leave_for(HOLD_STEP);
                 return;
             }
         }
         let options = ApplyOptions {
-            max_time: if self.app_is_writing() {
-                HOLD_LOCK_SHORTER
-            } else {
-                HOLD_LOCK
-            },
+            max_time: self.lock.hold(self.has_others()),
             given_up,
             patience: LOCK_PATIENCE,
             stop: &stop,
@@ -274,7 +256,7 @@ impl ConsumeLoop {
             let mut replica = engine.replica();
             if replica.applying_waits() {
                 drop(replica);
-                self.leave_until = Some(Instant::now() + HOLD_STEP);
+                self.lock.leave_for(HOLD_STEP);
                 return;
             }
             replica.apply(group, &options)
@@ -351,12 +333,7 @@ impl ConsumeLoop {
         self.permits
             .drain(..applied.consumed.min(self.permits.len()));
         self.since = (!self.messages.is_empty()).then(Instant::now);
-        if applied.contended {
-            self.app_wrote = Some(Instant::now());
-        }
-        self.leave_until = self
-            .app_is_writing()
-            .then(|| Instant::now() + leave_for(applied.held));
+        self.lock.held(applied.held, applied.contended);
         if !applied.scanned_at.is_empty() {
             self.braking.spend(applied.fold.rows);
         }
@@ -406,7 +383,7 @@ impl ConsumeLoop {
                 return;
             }
             Stopped::Hold(_) => {
-                self.leave_until = Some(Instant::now() + HOLD_STEP);
+                self.lock.leave_for(HOLD_STEP);
                 return;
             }
             Stopped::Schema(reason) => Some((
@@ -453,10 +430,6 @@ impl ConsumeLoop {
         } else if !engine.is_halted() {
             engine.status.set_apply_paused(None);
         }
-    }
-
-    fn app_is_writing(&self) -> bool {
-        self.app_wrote.is_some_and(|at| at.elapsed() < APP_WRITES)
     }
 
     /// Until the schema changes, an operator steps in, a message comes that may matter to shutdown, or a while has passed.
@@ -611,14 +584,4 @@ impl ConsumeLoop {
             tracing::debug!(error = %e, "could not tidy; trying again later");
         }
     }
-}
-
-/// How long the write lock rests after a transaction that held it this long.
-fn leave_for(held: Duration) -> Duration {
-    let least = if held > LEAVE_LEAST {
-        LEAVE_LONGER
-    } else {
-        LEAVE_LEAST
-    };
-    held.clamp(least, LEAVE_MOST)
 }

@@ -3,4 +3,6 @@
 pub mod flying;
 pub mod gate;
 pub mod outbox;
+mod round_trips;
 pub mod run;
+mod sampler;

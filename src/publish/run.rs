@@ -1,11 +1,11 @@
 //! The outbound loop: wait for a commit of the app, scan, send, wait for the acknowledgement. What the app commits meanwhile gathers and makes the next
-//! batch larger, so batching adapts to load by itself. Acknowledged batches are kept until their echo is folded, which may happen for many at once.
+//! batch larger, up to a few hundred rows (`changelog::cut`), so batching adapts to load by itself. Acknowledged batches are kept until their echo is folded, which may happen for many at once.
 //!
 //! Invariants: an acknowledgement is a hint, the echo is the fact; until it comes the same bytes are sent again; nothing here ever gives a change up.
 //! The loop runs from the first moment, broker or not, since it also keeps capture current when the schema changes.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
 use rusqlite::Connection;
@@ -15,13 +15,17 @@ use tokio::task::JoinSet;
 use super::flying::FlyingBatches;
 use super::gate::{Closed, NoRoom};
 use super::outbox::Outbox;
+use super::round_trips::RoundTrips;
+use super::sampler::Sampler;
 use crate::brakes::{Pace, Part};
 use crate::capture::Captured;
 use crate::change::position::{Sequence, ShardId};
+use crate::changelog::commit_points::Noticed;
+use crate::changelog::cut::{self, Cutter};
 use crate::changelog::in_flight::WINDOW as WINDOW_BATCHES;
-use crate::changelog::scan::ScanError;
+use crate::changelog::scan::{ScanError, Scanned};
 use crate::changelog::watch::Watch;
-use crate::codec::batch::{Batch, Limits};
+use crate::codec::batch::Limits;
 use crate::codec::spool::Spool;
 use crate::engine::Engine;
 use crate::http::status::{Component, Loop};
@@ -51,33 +55,9 @@ const CALM_STEP: Duration = Duration::from_millis(5);
 /// How often batches in flight are looked at.
 const LOOK_AT_FLYING: Duration = Duration::from_millis(50);
 
-/// When a commit was noticed, by both clocks.
-#[derive(Debug, Clone, Copy)]
-struct Noticed {
-    at: Instant,
-    /// Microseconds since the Unix epoch.
-    micros: u64,
-}
+/// From how many rows in a batch on there may soon be more than one is to hold.
+const MANY: u64 = cut::GOAL_ROWS / 4;
 
-impl Noticed {
-    fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self {
-            at: Instant::now(),
-            micros: since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX)),
-        }
-    }
-
-    /// What was noticed first may have been no commit of the app's: nothing was pending yet at `settled`.
-    fn not_before(self, settled: Option<Instant>) -> Self {
-        let late = settled.map_or(Duration::ZERO, |s| s.saturating_duration_since(self.at));
-        let micros = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
-        Self {
-            at: self.at + late,
-            micros: self.micros.saturating_add(micros),
-        }
-    }
-}
 /// Its name in health and in the log.
 const LOOP: &str = Loop::Publish.name();
 
@@ -91,6 +71,12 @@ pub struct PublishLoop {
     unseen: bool,
     /// When the first of that was noticed.
     noticed: Option<Noticed>,
+    /// Where long change logs are cut into batches.
+    cutter: Cutter,
+    /// Notes where that may be.
+    sampler: Sampler,
+    /// How long the last batches took to be acknowledged.
+    round_trips: RoundTrips,
     /// Batches whose echo has not been folded, oldest first.
     flying: FlyingBatches,
     /// Keeps to an operator's limit.
@@ -117,7 +103,11 @@ impl PublishLoop {
         let queues = &engine.metrics.queues;
         let batches = queues.queue("in_flight", WINDOW_BATCHES).ok();
         let bytes = queues.queue("in_flight_bytes", usize::try_from(KEPT_BYTES).unwrap_or(0));
+        let cutter = Cutter::default();
         Ok(Self {
+            sampler: Sampler::new(&path, cutter.points())?,
+            cutter,
+            round_trips: RoundTrips::default(),
             depth: batches.zip(bytes.ok()),
             watch: Watch::new(&path, interval),
             engine,
@@ -184,6 +174,7 @@ impl PublishLoop {
             .broker()
             .filter(|b| b.is_connected() && !self.engine.is_halted());
         let Some(broker) = broker else {
+            self.sampler.want(self.shown.as_ref());
             // The change log holds everything until the broker is there.
             std::thread::sleep(LOOK_AT_FLYING);
             if stopping {
@@ -200,6 +191,8 @@ impl PublishLoop {
         }
         let full = self.flying.len() >= WINDOW_BATCHES || self.flying.raw_bytes() > KEPT_BYTES;
         if !self.unseen || full {
+            self.sampler
+                .want(self.shown.as_ref().filter(|_| self.unseen));
             if let Some(first) = self.flying.first().filter(|_| self.unseen) {
                 // An echo makes room; while applying is paused none comes.
                 let _ = self.engine.wait_echo(first, LOOK_AT_FLYING);
@@ -224,15 +217,18 @@ impl PublishLoop {
             let _step = self.engine.status.step(LOOP, "scan");
             self.scan(&broker)?
         };
-        let Some(mut batch) = scanned else {
-            self.unseen = false;
-            self.noticed = None;
+        let busy = scanned.cut.is_some() || scanned.log_rows >= MANY;
+        self.sampler.want(self.shown.as_ref().filter(|_| busy));
+        let rest = scanned.cut.map(|cut| cut.noticed);
+        let Some(mut batch) = scanned.batch else {
+            self.unseen = rest.is_some();
+            self.noticed = rest;
             self.engine.status.recovered(Component::Publish);
-            return Ok(false);
+            return Ok(self.unseen);
         };
         self.engine.sending(batch.record.batch);
         self.pace.spend(batch.record.row_count, Instant::now());
-        self.noticed = Some(now);
+        self.noticed = Some(rest.unwrap_or(now));
         let since = before.unwrap_or(now).not_before(self.engine.way.settled());
         // It may have waited for the broker: the others are to see for how long.
         batch.record.scanned_at = batch.record.scanned_at.min(since.micros);
@@ -242,7 +238,7 @@ impl PublishLoop {
     }
 
     /// An operator has told this node to publish nothing new, or no more than so many rows a second. A stop does not wait for a limit.
-    fn is_braked(&self, stopping: bool) -> bool {
+    fn is_braked(&mut self, stopping: bool) -> bool {
         let brakes = &self.engine.brakes;
         let paused = brakes.is_paused(Part::Publish);
         let now = Instant::now();
@@ -252,6 +248,7 @@ impl PublishLoop {
             None if paused => now + LOOK_AT_FLYING,
             None => return false,
         };
+        self.sampler.want(self.shown.as_ref());
         self.engine.metrics.publish_held_back.set(1);
         // What held it back before may be over; a trouble would be shown as one that lasts.
         self.engine.status.recovered(Component::Publish);
@@ -260,7 +257,8 @@ impl PublishLoop {
     }
 
     /// The change log holds what is new until a snapshot has made room.
-    fn hold_back(&self, closed: Closed) {
+    fn hold_back(&mut self, closed: Closed) {
+        self.sampler.want(self.shown.as_ref());
         let engine = &self.engine;
         if engine.metrics.publish_held_back.get() == 0 {
             engine.metrics.publish_held_back.set(1);
@@ -297,6 +295,7 @@ impl PublishLoop {
             match sent {
                 Ok(at) => {
                     flying.acknowledged = Some(at);
+                    self.round_trips.note(begun.elapsed());
                     self.resend.reset();
                     engine.status.recovered(Component::Publish);
                     if !std::mem::replace(&mut flying.counted, true) {
@@ -412,7 +411,7 @@ impl PublishLoop {
         self.shown = Some(Arc::clone(captured));
     }
 
-    fn scan(&mut self, broker: &Broker) -> Result<Option<Batch>, ScanError> {
+    fn scan(&mut self, broker: &Broker) -> Result<Scanned, ScanError> {
         let log = &self.engine.settings.now().replication_log;
         let limits = Limits {
             max_payload: broker.max_payload(),
@@ -424,10 +423,11 @@ impl PublishLoop {
         let spool = Arc::new(Spool::new(folder));
         // Commits after this are for the next scan: asked before the scan begins its snapshot.
         self.watch.changed(&self.reader)?;
+        self.cutter.set_goal(self.round_trips.goal());
         let started = Instant::now();
         let scanned = {
             let mut replica = self.engine.replica();
-            let scanned = replica.scan(&self.reader, limits, &spool)?;
+            let scanned = replica.scan(&self.reader, limits, &spool, &mut self.cutter)?;
             if replica.needs_tidying() && scanned.batch.is_none() {
                 replica.tidy(LOCK_PATIENCE, &|| false)?;
             }
@@ -446,7 +446,7 @@ impl PublishLoop {
                 "rows with NULL in their primary key are not replicated: no other node could tell which row is meant"
             );
         }
-        Ok(scanned.batch)
+        Ok(scanned)
     }
 
     fn report(&mut self, error: &ScanError, backoff: &mut Backoff) {

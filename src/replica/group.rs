@@ -201,7 +201,9 @@ impl Replica {
         applied: &mut Applied,
     ) -> Result<Option<Stopped>, ReplicaError> {
         let version = connection::data_version(&self.conn)?;
-        applied.contended = std::mem::replace(&mut self.seen_version, version) != version;
+        // Before the first group it was this node itself, or an app that is gone: who writes now is seen at the next.
+        let seen = self.seen_version.replace(version);
+        applied.contended = seen.is_some_and(|seen| seen != version);
         if !self.capture_is_current()? {
             self.refresh_capture_here()?;
             if self.unsure.waits() {

@@ -124,7 +124,7 @@ impl Replica {
             next_batch: BatchNumber(1),
             skips: Skips::default(),
             journals: JournalsConfig::default(),
-            seen_version: 0,
+            seen_version: None,
             unsure: UnsureTables::default(),
             measured: None,
         };

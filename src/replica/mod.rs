@@ -33,6 +33,7 @@ use crate::capture::Captured;
 use crate::change::history::History;
 use crate::change::operation::ChangeKind;
 use crate::change::position::{BatchNumber, Incarnation, NodeId, Sequence};
+use crate::changelog::cut::Cutter;
 use crate::changelog::in_flight::InFlight;
 use crate::changelog::pending::TablePending;
 use crate::changelog::scan::{self, Publisher, ScanError, Scanned};
@@ -121,8 +122,8 @@ pub struct Replica {
     pub(crate) skips: Skips,
     /// How much the journals keep.
     pub(crate) journals: JournalsConfig,
-    /// SQLite's data version when the last group was applied.
-    pub(crate) seen_version: i64,
+    /// SQLite's data version when the last group was applied, if one was.
+    pub(crate) seen_version: Option<i64>,
     /// What is known of tables that are not certain.
     pub(crate) unsure: UnsureTables,
     /// What waited at the last look.
@@ -207,7 +208,8 @@ impl Replica {
         self.incarnation
     }
 
-    /// Builds the next batch, if anything is new and not too many are in flight. Batches must reach the stream in the order of their numbers.
+    /// Builds the next batch, if anything is new and not too many are in flight. Batches must reach the stream in the order of their numbers. `cutter` is the same one at
+    /// each scan.
     ///
     /// # Errors
     /// [`ScanError::SchemaChanged`]: call [`Replica::refresh_capture`] and scan again.
@@ -216,6 +218,7 @@ impl Replica {
         reader: &Connection,
         limits: Limits,
         spool: &Arc<Spool>,
+        cutter: &mut Cutter,
     ) -> Result<Scanned, ScanError> {
         let Some(incarnation) = self.incarnation.filter(|_| self.publish) else {
             return Ok(Scanned::default());
@@ -231,6 +234,7 @@ impl Replica {
             &mut self.in_flight,
             publisher,
             BatchWriter::new(limits, Arc::clone(spool)),
+            cutter,
         )?;
         if scanned.batch.is_some() {
             self.next_batch = self.next_batch.next();

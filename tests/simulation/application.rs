@@ -156,6 +156,9 @@ impl World {
                 if commit { "COMMIT" } else { "ROLLBACK" }
             )
         });
+        if commit {
+            self.note_point(n)?;
+        }
         Ok(())
     }
 }

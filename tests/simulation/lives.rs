@@ -144,6 +144,8 @@ impl World {
         let gate = self.gate();
         let node = &mut self.nodes[n];
         node.replica = Some(replica);
+        node.cutter = Default::default();
+        node.scanned = Default::default();
         node.gate = gate;
         node.captures = true;
         node.flying = flying;
@@ -152,6 +154,7 @@ impl World {
         node.read_at = (end, hash);
         node.halted = None;
         node.unverified = true;
+        self.set_goal(n, true);
         self.announce(n);
         Ok(())
     }

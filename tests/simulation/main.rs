@@ -13,6 +13,7 @@
 
 mod application;
 mod check;
+mod cuts;
 mod faults;
 mod histories;
 mod inbound;

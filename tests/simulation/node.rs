@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harmonylite::change::position::{BatchNumber, NodeId, ShardId};
+use harmonylite::changelog::cut::Cutter;
 use harmonylite::codec::batch::Limits;
 use harmonylite::publish::flying::FlyingBatches;
 use harmonylite::publish::gate::Gate;
@@ -99,6 +100,10 @@ pub struct Node {
     pub spare_reader: Option<Connection>,
     /// What was last seen, and the data version that it was seen at.
     pub seen: Option<(i64, Rc<View>)>,
+    /// Where its batches are cut.
+    pub cutter: Cutter,
+    /// Up to where its change logs are scanned.
+    pub scanned: std::collections::HashMap<&'static str, i64>,
     /// Batches whose echo is not folded.
     pub sending: FlyingBatches,
     /// The last batch of this life whose echo was folded.

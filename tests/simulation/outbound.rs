@@ -12,6 +12,7 @@ use harmonylite::planted::{self, Bug};
 use harmonylite::snapshot::watch;
 
 use crate::Out;
+use crate::cuts::{check, ids};
 use crate::node::newest_ids;
 use crate::rng::Rng;
 use crate::snapshots::SILENT_AFTER;
@@ -20,10 +21,19 @@ use crate::world::{Ghost, World};
 
 impl World {
     pub fn scan(&mut self, n: usize) -> Out<()> {
-        self.scan_with(n, None)
+        self.set_goal(n, false);
+        let done = self.scan_to(n, None);
+        self.set_goal(n, true);
+        done
     }
 
     pub fn scan_with(&mut self, n: usize, fault: Option<u32>) -> Out<()> {
+        self.set_goal(n, true);
+        self.scan_to(n, fault)
+    }
+
+    /// A scan that takes what the cutter says.
+    fn scan_to(&mut self, n: usize, fault: Option<u32>) -> Out<()> {
         let spool = Arc::clone(&self.spool);
         let node = &mut self.nodes[n];
         if node.sending.unacknowledged().is_some() || node.halted.is_some() {
@@ -34,7 +44,7 @@ impl World {
         };
         let pipelined = replica.batch_in_flight().is_some();
         let fired = fault.map(|k| break_after(reader, k));
-        let scanned = replica.scan(reader, node.limits, &spool);
+        let scanned = replica.scan(reader, node.limits, &spool, &mut node.cutter);
         if fault.is_some() {
             mend(reader);
         }
@@ -42,17 +52,28 @@ impl World {
         let uid = node.uid;
         match scanned {
             Ok(scanned) => {
+                if let Some(point) = &scanned.cut {
+                    check(reader, &self.specs, &node.scanned, point)?;
+                }
+                let end = match &scanned.cut {
+                    Some(cut) => ids(&self.specs, cut),
+                    None => newest_ids(reader, &self.specs)?,
+                };
+                if scanned.log_rows > 0 {
+                    node.scanned.clone_from(&end);
+                }
                 let nulls: u64 = scanned.null_keys.values().sum();
                 if let Some(batch) = scanned.batch {
                     let text = format!(
-                        "node {uid} scans batch {} of {}: {} rows, base {}, {} sections",
+                        "node {uid} scans batch {} of {}: {} rows, base {}, {} sections, cut {:?}",
                         batch.record.batch,
                         batch.record.incarnation,
                         batch.record.row_count,
                         batch.record.base,
-                        batch.sections.len()
+                        batch.sections.len(),
+                        scanned.cut.as_ref().map(|c| c.ids().to_vec())
                     );
-                    node.flying.up_to = newest_ids(reader, &self.specs)?;
+                    node.flying.up_to = end;
                     node.seen = None;
                     node.sending.push(batch, std::time::Instant::now());
                     self.count("batch scanned");
@@ -62,6 +83,10 @@ impl World {
                     );
                     self.say(|| text);
                 }
+                self.add(
+                    "batch cut at a commit point",
+                    u64::from(scanned.cut.is_some()),
+                );
                 self.add("row with NULL in its key", nulls);
                 self.add("cells forgotten at the scan", u64::from(tidying));
             }

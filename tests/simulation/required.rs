@@ -9,6 +9,7 @@ pub const REQUIRED: &[&str] = &[
     "application's transaction left open",
     "apply broken off",
     "batch in sections",
+    "batch cut at a commit point",
     "batch scanned",
     "batch scanned while another is in flight",
     "batch taken",

@@ -92,6 +92,8 @@ pub struct World {
     pub next_own: i64,
     /// Private rows that a copy of the database may write an older count to.
     pub tainted: HashSet<i64>,
+    /// Decides where batches are cut, in some clusters.
+    pub cuts: Option<Rng>,
     pub spool: Arc<Spool>,
     pub trace: Option<Vec<String>>,
     pub step: usize,
@@ -195,6 +197,7 @@ impl World {
             next_id: 11,
             next_own: 0,
             tainted: HashSet::new(),
+            cuts: crate::cuts::of(seed),
             spool,
             trace: trace.then(Vec::new),
             step: 0,
@@ -248,6 +251,8 @@ impl World {
             spare_reader: None,
             seen: None,
             sending: Default::default(),
+            cutter: Default::default(),
+            scanned: Default::default(),
             echoed: Default::default(),
             flying: Default::default(),
             late,

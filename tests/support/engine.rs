@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use harmonylite::apply::incoming::{self, Body, Incoming};
 use harmonylite::change::position::{Incarnation, NodeId, Sequence};
+use harmonylite::changelog::cut::Cutter;
+use harmonylite::changelog::scan::Scanned;
 use harmonylite::codec::batch::Limits;
 use harmonylite::codec::spool::Spool;
 use harmonylite::publish::outbox::Outbox;
@@ -23,6 +25,7 @@ pub struct Node {
     app: Connection,
     reader: Connection,
     pub replica: Replica,
+    pub cutter: Cutter,
     spool: Arc<Spool>,
     folder: tempfile::TempDir,
     lives: u64,
@@ -54,6 +57,7 @@ impl Node {
             app,
             reader: open_reader(&path).unwrap(),
             replica,
+            cutter: Cutter::default(),
             spool: Arc::new(Spool::new(folder.path().to_owned())),
             folder,
             lives: 0,
@@ -65,6 +69,7 @@ impl Node {
     /// As after a kill and a new start, before what the stream holds of it is read.
     pub fn restart(&mut self) {
         self.replica = open(self.replica.node_id().0, self.replica.path());
+        self.cutter = Cutter::default();
         self.new_life();
     }
 
@@ -82,6 +87,11 @@ impl Node {
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The application's connection.
+    pub fn app(&self) -> &Connection {
+        &self.app
     }
 
     pub fn reader(&self) -> &Connection {
@@ -132,17 +142,21 @@ impl Node {
 
     /// What is new, if anything is.
     pub fn try_scan(&mut self) -> Option<Bytes> {
+        let scanned = self.scan_once();
+        scanned.batch.map(|b| Outbox::new(b).commit().unwrap())
+    }
+
+    /// One scan.
+    pub fn scan_once(&mut self) -> Scanned {
         let limits = Limits {
             max_payload: 1 << 20,
             shards: 1,
             compress: false,
             compress_min_bytes: 0,
         };
-        let scanned = self
-            .replica
-            .scan(&self.reader, limits, &self.spool)
-            .unwrap();
-        scanned.batch.map(|b| Outbox::new(b).commit().unwrap())
+        self.replica
+            .scan(&self.reader, limits, &self.spool, &mut self.cutter)
+            .unwrap()
     }
 
     pub fn apply(&mut self, messages: &[Incoming]) -> Applied {
