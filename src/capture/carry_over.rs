@@ -145,6 +145,7 @@ impl Change<'_> {
         let log = quote(&layout::change_log(&self.table.name));
         let same = same_key(
             self.table,
+            "IS",
             |k| format!("t.{}", quote(k)),
             |k| format!("{log}.{}", quote(&layout::key_column(k))),
         );
@@ -176,6 +177,7 @@ impl Change<'_> {
         let keys = keys.join(", ");
         let same = same_key(
             table,
+            "IS",
             |k| format!("t.{}", quote(k)),
             |k| format!("l.{}", quote(&layout::key_column(k))),
         );

@@ -409,6 +409,7 @@ fn note_matches_row(table: &Table) -> String {
     let row = here(table).0;
     same_key(
         table,
+        "=",
         |k| format!("{row}.{}", quote(k)),
         |k| format!("{notes}.{}", quote(&layout::key_column(k))),
     )
@@ -417,6 +418,7 @@ fn note_matches_row(table: &Table) -> String {
 fn note_is_of(row: &str, table: &Table) -> String {
     same_key(
         table,
+        "IS",
         |k| quote(&layout::key_column(k)),
         |k| format!("{row}.{}", quote(k)),
     )
@@ -426,6 +428,7 @@ fn row_is(row: &str, table: &Table) -> String {
     let stored = here(table).0;
     same_key(
         table,
+        "IS",
         |k| format!("{stored}.{}", quote(k)),
         |k| format!("{row}.{}", quote(k)),
     )

@@ -33,10 +33,11 @@ pub fn key_is(table: &Table, first: usize) -> String {
 }
 
 /// Condition that two rows have the same key, compared as the key's index compares, whatever the compared columns themselves are declared as. `one` and `other`: a key value of
-/// each, by its name.
+/// each, by its name; `is`: `=` or `IS`.
 #[must_use]
 pub fn same_key(
     table: &Table,
+    is: &str,
     one: impl Fn(&str) -> String,
     other: impl Fn(&str) -> String,
 ) -> String {
@@ -46,12 +47,12 @@ pub fn same_key(
             .iter()
             .zip(columns)
             .map(|(name, (_, by))| {
-                format!("{} IS {} COLLATE {}", one(name), other(name), by.name())
+                format!("{} {is} {} COLLATE {}", one(name), other(name), by.name())
             })
             .collect(),
         TableKey::Columns(_) | TableKey::Rowid(_) => names
             .iter()
-            .map(|name| format!("{} IS {}", one(name), other(name)))
+            .map(|name| format!("{} {is} {}", one(name), other(name)))
             .collect(),
     };
     parts.join(" AND ")
