@@ -11,6 +11,7 @@
 //! readable by us alone, since routes may carry logins.
 
 mod error;
+mod monitor;
 mod peers;
 mod ports;
 mod process;
@@ -25,6 +26,7 @@ use crate::change::position::NodeId;
 use crate::config::NatsConfig;
 
 pub use error::ManagedError;
+pub use monitor::{Sync, get, monitor_of, sync_of};
 use supervisor::{Command, Shared, Supervisor};
 
 /// The nats-server program that a managed server would run.
@@ -33,14 +35,6 @@ use supervisor::{Command, Shared, Supervisor};
 /// [`ManagedError::NoBinary`].
 pub fn find_binary(config: &NatsConfig) -> Result<std::path::PathBuf, ManagedError> {
     process::find(config.server_path.as_deref())
-}
-
-/// Where the monitoring is of the managed server that has its files below `folder`, or had them; `None`: it never ran, or has no monitoring.
-#[must_use]
-pub fn monitor_of(folder: &Path, node: NodeId) -> Option<String> {
-    let folder = settings::folder_of(folder, node).join(settings::PORTS);
-    let url = ports::Ports::read(&folder)?.monitor_url()?.to_owned();
-    Some(url)
 }
 
 /// How long a server may take to end by itself: it writes its state out, which after heavy load takes a moment.
