@@ -69,6 +69,12 @@ impl ReasonCounter {
         self.inc_by(reason, 1);
     }
 
+    /// What was counted for `reason`.
+    pub fn get(&self, reason: &'static str) -> u64 {
+        let counter = self.0.get_metric_with_label_values(&[reason]);
+        counter.map_or(0, |counter| counter.get())
+    }
+
     /// Counts `n` more for `reason`.
     pub fn inc_by(&self, reason: &'static str, n: u64) {
         if let Ok(counter) = self.0.get_metric_with_label_values(&[reason]) {

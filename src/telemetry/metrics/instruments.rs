@@ -203,6 +203,12 @@ instruments! { |make, help|
     disk_free_bytes: IntGauge = make.gauge("disk_free_bytes", help);
     /// Free bytes below which this node is unhealthy (health_check.min_free_bytes); 0: no limit.
     disk_limit_bytes: IntGauge = make.gauge("disk_limit_bytes", help);
+    /// Log lines that were written, by where to.
+    log_lines_written: ReasonCounter = make.counters("log_lines_written_total", help, "to").map(ReasonCounter);
+    /// Log lines that were not written: the queue to the thread that writes was full, the file could not be written, or nobody read standard error.
+    log_lines_dropped: ReasonCounter = make.counters("log_lines_dropped_total", help, "by").map(ReasonCounter);
+    /// Writes of a log line that failed.
+    log_write_failures: ReasonCounter = make.counters("log_write_failures_total", help, "to").map(ReasonCounter);
     /// Items (bytes where the name says so) in a queue.
     queues: QueueGauges = make.queues(("queue_depth", help), ("queue_limit", "Bound of a queue."));
 }
