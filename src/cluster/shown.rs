@@ -47,8 +47,11 @@ impl Shown {
             let offsets = offsets(a, history);
             self.numbers(engine, a, &offsets, &ends, now);
             let position = offsets.get(&ShardId::ORDER).copied();
-            self.lag(engine, broker, a.node, position, end, &mut lookups)
-                .await;
+            let waits = match position.zip(end) {
+                Some((position, end)) => since(engine, broker, position, end, &mut lookups).await,
+                None => None,
+            };
+            lag(engine, a.node, &offsets, &ends, waits);
             there.insert(a.node, offsets.into_keys().collect());
         }
         let gone = std::mem::replace(&mut self.0, there);
@@ -88,39 +91,6 @@ impl Shown {
         }
     }
 
-    async fn lag(
-        &self,
-        engine: &Engine,
-        broker: &Broker,
-        node: NodeId,
-        position: Option<Sequence>,
-        end: Option<Sequence>,
-        lookups: &mut usize,
-    ) {
-        let gauge = &engine.metrics.peer_lag_seconds;
-        let (Some(position), Some(end)) = (position, end) else {
-            return gauge.remove(node, None);
-        };
-        if position >= end {
-            return gauge.set(node, 0.0);
-        }
-        let mut waits = engine.way.timeline.waits(position);
-        if waits.is_none() && *lookups > 0 {
-            *lookups -= 1;
-            if let Ok(Some(m)) = broker.fetch(ShardId::ORDER, position.next(), LOOKUP).await {
-                engine
-                    .way
-                    .timeline
-                    .note_fetched(m.sequence, m.timestamp_nanos);
-                waits = engine.way.timeline.waits(position);
-            }
-        }
-        match waits {
-            Some(waits) => gauge.set(node, waits.as_secs_f64()),
-            None => gauge.remove(node, None),
-        }
-    }
-
     /// Takes away what is not shown of a node any more.
     fn withdraw(&self, engine: &Engine, node: NodeId, shards: &BTreeSet<ShardId>) {
         let m = &engine.metrics;
@@ -129,16 +99,59 @@ impl Shown {
             if still.is_none_or(|still| !still.contains(shard)) {
                 m.peer_position.remove(node, Some(*shard));
                 m.peer_lag_messages.remove(node, Some(*shard));
+                m.peer_lag_seconds.remove(node, Some(*shard));
             }
         }
         if still.is_none() {
-            for gauge in [
-                &m.peer_lag_seconds,
-                &m.peer_pending,
-                &m.peer_last_seen_seconds,
-            ] {
+            for gauge in [&m.peer_pending, &m.peer_last_seen_seconds] {
                 gauge.remove(node, None);
             }
+        }
+    }
+}
+
+/// How long the first message behind this position has been in the order stream; `None`: it is not known yet.
+async fn since(
+    engine: &Engine,
+    broker: &Broker,
+    position: Sequence,
+    end: Sequence,
+    lookups: &mut usize,
+) -> Option<Duration> {
+    if position >= end {
+        return Some(Duration::ZERO);
+    }
+    let waits = engine.way.timeline.waits(position);
+    if waits.is_some() || *lookups == 0 {
+        return waits;
+    }
+    *lookups -= 1;
+    if let Ok(Some(m)) = broker.fetch(ShardId::ORDER, position.next(), LOOKUP).await {
+        engine
+            .way
+            .timeline
+            .note_fetched(m.sequence, m.timestamp_nanos);
+    }
+    engine.way.timeline.waits(position)
+}
+
+/// Shows since when a node waits, by shard. Payload is seen with the record that names it, so it waits for as long as the first of those.
+fn lag(
+    engine: &Engine,
+    node: NodeId,
+    offsets: &BTreeMap<ShardId, Sequence>,
+    ends: &BTreeMap<u64, Sequence>,
+    waits: Option<Duration>,
+) {
+    let gauge = &engine.metrics.peer_lag_seconds;
+    for (shard, at) in offsets {
+        let lacks = ends
+            .get(&shard.0)
+            .map(|end| *shard == ShardId::ORDER || at < end);
+        match (lacks, waits) {
+            (Some(true), Some(waits)) => gauge.set_seconds(node, *shard, waits),
+            (Some(false), Some(_)) => gauge.set_seconds(node, *shard, Duration::ZERO),
+            _ => gauge.remove(node, Some(*shard)),
         }
     }
 }

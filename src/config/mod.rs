@@ -28,6 +28,7 @@ pub use address::{AddressProblem, ListenAddress};
 pub use fault::{ConfigErrors, Fault, FaultKind, Origin};
 pub use load::{Loaded, Overrides, keys_in};
 pub use nearest::nearest;
+pub use outside::secrets_among;
 pub use peer_url::{LeafUrl, Login, PeerUrl, UrlProblem};
 pub use secret::Secret;
 

@@ -114,6 +114,21 @@ impl Outside {
     }
 }
 
+/// The secrets among the variables of a process, and in the credentials that systemd has given it: as far as this user may read them.
+#[must_use]
+pub fn secrets_among(variable: impl Fn(&str) -> Option<OsString>) -> Vec<String> {
+    let outside = Outside::of(variable);
+    let mut out = Vec::new();
+    for key in TEXTS {
+        let credential = outside.credential(key).map(|path| read_secret(&path));
+        out.extend(credential.and_then(Result::ok));
+        let variables = outside.variables.iter();
+        let set = variables.filter(|(of, _)| *of == key);
+        out.extend(set.filter_map(|(_, value)| value.clone().into_string().ok()));
+    }
+    out
+}
+
 fn given(origin: Origin, read: Result<String, FaultKind>) -> Result<Given, Fault> {
     match read {
         Ok(text) => Ok(Given { text, origin }),

@@ -450,6 +450,7 @@ impl ConsumeLoop {
             // The publishing loop may have taken the new schema into account already.
             let now = connection::schema_version(&reader).unwrap_or(before);
             if now != before || self.engine.replica().captured().schema_version != before {
+                tracing::debug!("the schema has changed: what waits for it is tried again");
                 return;
             }
             let _ = self.engine.shutdown.wait_timeout(LOOK_AT_SCHEMA);

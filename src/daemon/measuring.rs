@@ -185,7 +185,7 @@ fn show_lag(engine: &Engine, behind: &mut Option<Instant>) {
             .waits(position)
             .unwrap_or_else(|| since.elapsed()),
     };
-    m.lag_seconds.set(waits.as_secs_f64());
+    m.lag_seconds.set(ShardId::ORDER, waits);
     let offsets = engine.way.offsets();
     for (shard, end) in ends.iter().filter(|(shard, _)| **shard != ShardId::ORDER.0) {
         let at = offsets.get(shard).copied();
@@ -193,13 +193,15 @@ fn show_lag(engine: &Engine, behind: &mut Option<Instant>) {
             m.position.set(ShardId(*shard), at);
         }
         // What no record names yet, or ever will, is not lacking.
-        match at {
-            _ if lag == 0 => m.lag_messages.set(ShardId(*shard), 0),
-            Some(at) => m
-                .lag_messages
-                .set(ShardId(*shard), end.0.saturating_sub(at)),
-            None => {}
-        }
+        let lacks = match at {
+            _ if lag == 0 => 0,
+            Some(at) => end.0.saturating_sub(at),
+            None => continue,
+        };
+        m.lag_messages.set(ShardId(*shard), lacks);
+        // Payload is seen with the record that names it, so it waits for as long as the first of those.
+        let waits = if lacks == 0 { Duration::ZERO } else { waits };
+        m.lag_seconds.set(ShardId(*shard), waits);
     }
 }
 

@@ -140,7 +140,11 @@ pub async fn run(
         settings,
         reloader,
     };
-    let watching = tokio::spawn(logs::watch(log, shared.status.clone()));
+    let watching = tokio::spawn(logs::watch(
+        log,
+        shared.status.clone(),
+        shared.metrics.clone(),
+    ));
     // Through all lives: what one of them waits for before it runs (a locked database) is no standstill.
     let watchdog = tokio::spawn(notify::watchdog({
         let status = shared.status.clone();

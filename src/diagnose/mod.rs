@@ -101,6 +101,9 @@ impl Bundle {
         };
         let daemon = lock::holder(&config.db_path).ok().flatten();
         let pid = daemon.and_then(|d| d.pid());
+        if let Some(pid) = pid {
+            self.scrub.add_of_daemon(pid);
+        }
         self.add(
             "version.txt",
             "versions of harmonylite, SQLite and nats-server",

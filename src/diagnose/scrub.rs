@@ -1,6 +1,9 @@
 //! Takes the secrets of the configuration out of whatever text they may have got into: a second fence, behind that none should be there.
 
-use crate::config::{Config, PeerUrl, Secret};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use crate::config::{Config, PeerUrl, Secret, secrets_among};
 
 /// Shorter ones would take ordinary words out of the text.
 const SHORTEST: usize = 6;
@@ -49,11 +52,37 @@ impl Scrub {
         if let Some(login) = nats.url_login() {
             parts.push(login.password.expose().to_owned());
         }
-        parts.retain(|secret| secret.len() >= SHORTEST);
+        let mut scrub = Self::default();
+        scrub.add(parts);
+        scrub
+    }
+
+    /// Those that the process of the daemon was given by its service manager, and this one was not.
+    pub fn add_of_daemon(&mut self, pid: u32) {
+        let bytes = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let set: Vec<&[u8]> = bytes.split(|b| *b == 0).collect();
+        let given = secrets_among(|name| {
+            let mut values = set
+                .iter()
+                .filter_map(|v| v.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+            values.next().map(|v| OsStr::from_bytes(v).to_owned())
+        });
+        let separated = |c: char| c == ',' || c.is_whitespace();
+        for text in given {
+            if text.contains("://") {
+                self.add(text.split(separated).flat_map(parts_of));
+            } else {
+                self.add([text]);
+            }
+        }
+    }
+
+    fn add(&mut self, secrets: impl IntoIterator<Item = String>) {
+        let long = secrets.into_iter().filter(|s| s.len() >= SHORTEST);
+        self.0.extend(long);
         // The longest first: one may be part of another.
-        parts.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        parts.dedup();
-        Self(parts)
+        self.0.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        self.0.dedup();
     }
 
     /// The text without them.
@@ -87,7 +116,44 @@ fn parts_of(url: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::process::{Command, Stdio};
+
     use super::*;
+
+    #[test]
+    fn secrets_that_only_the_daemon_was_given_are_taken_out() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("snapshot.s3.secret"), "of-the-manager\n").unwrap();
+        let mut daemon = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .env("HARMONYLITE_NATS_USER_PASSWORD", "of-the-unit")
+            .env(
+                "HARMONYLITE_NATS_URLS",
+                "nats://a:4222,nats://in-the-url@b:4222",
+            )
+            .env("CREDENTIALS_DIRECTORY", folder.path())
+            .spawn()
+            .unwrap();
+        // What answers has its environment.
+        daemon.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        let mut said = [0];
+        daemon
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut said)
+            .unwrap();
+        let mut scrub = Scrub::of(&Config::with_defaults("a.db", 1));
+        scrub.add_of_daemon(daemon.id());
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        for secret in ["of-the-manager", "of-the-unit", "in-the-url"] {
+            assert_eq!(scrub.clean(format!("a {secret} b")), "a (secret) b");
+        }
+        assert_eq!(scrub.clean("nats://a:4222".to_owned()), "nats://a:4222");
+    }
 
     #[test]
     fn secrets_are_taken_out_wherever_they_are() {

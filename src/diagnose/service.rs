@@ -2,8 +2,6 @@
 //!
 //! Invariants: nothing is asked that changes anything; each question has its deadline, each answer its bound.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
 use std::process::Command;
 
 use super::ASK;
@@ -12,9 +10,6 @@ use crate::change::position::NodeId;
 use crate::config::{Config, ListenAddress};
 use crate::control::{Request, client};
 use crate::stream::managed;
-
-/// Bytes of one answer.
-const MOST: u64 = 8 << 20;
 
 /// Versions of everything.
 pub fn versions(config: &Config) -> String {
@@ -112,26 +107,5 @@ fn fetch(bind: &str, path: &str) -> String {
     } else {
         host
     };
-    get(&host, port, path).unwrap_or_else(|e| format!("{host}:{port}{path}: {e}\n"))
-}
-
-fn get(host: &str, port: u16, path: &str) -> std::io::Result<String> {
-    let none = || std::io::Error::other("no address");
-    let address = (host, port).to_socket_addrs()?.next().ok_or_else(none)?;
-    let mut stream = TcpStream::connect_timeout(&address, ASK)?;
-    stream.set_read_timeout(Some(ASK))?;
-    stream.set_write_timeout(Some(ASK))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut bytes = Vec::new();
-    stream.take(MOST).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.lines().next().unwrap_or_default();
-    Ok(match status.contains(" 200 ") {
-        true => body.to_owned(),
-        false => format!("{status}\n{body}"),
-    })
+    managed::get(&host, port, path, ASK).unwrap_or_else(|e| format!("{host}:{port}{path}: {e}\n"))
 }

@@ -75,11 +75,43 @@ pub async fn look(look: &Look, daemon: &Daemon) -> Option<Broker> {
     if let Some(facts) = broker.server_facts() {
         judge(&facts, config.replication_log.replicas, notes);
     }
-    notes.note(
-        Check::Sync,
-        "JetStream tells no client when it writes to its disk (2 minutes after it has acknowledged, unless its configuration says jetstream { sync_interval: … }): with one copy set it to always, or to a few seconds",
-    );
+    let of_ours = config.nats.urls.is_empty().then(|| {
+        let patience = STEP.min(look.remaining()).max(Duration::from_millis(1));
+        tokio::task::block_in_place(|| {
+            managed::sync_of(config.folder(), NodeId(config.node_id), patience)
+        })
+    });
+    sync(of_ours.flatten(), config.replication_log.replicas, notes);
     Some(broker)
+}
+
+/// When the server writes to its disk, where it is the managed one; another tells no client.
+fn sync(known: Option<managed::Sync>, copies: usize, notes: &Notes) {
+    /// What a server may lose with the power of its machine, where nobody else has it.
+    const LONG: Duration = Duration::from_secs(10);
+    let Some(known) = known else {
+        return notes.note(
+            Check::Sync,
+            "JetStream tells no client when it writes to its disk (2 minutes after it has acknowledged, unless its configuration says jetstream { sync_interval: … }): with one copy set it to always, or to a few seconds",
+        );
+    };
+    match known {
+        managed::Sync::Always => notes.ok(
+            Check::Sync,
+            "the managed server writes to its disk before it acknowledges",
+        ),
+        managed::Sync::Every(time) if copies > 1 || time <= LONG => notes.ok(
+            Check::Sync,
+            format!("the managed server writes to its disk every {} s", time.as_secs_f64()),
+        ),
+        managed::Sync::Every(time) => notes.note(
+            Check::Sync,
+            format!(
+                "the managed server writes to its disk every {} s, and no other has a copy: what it loses with its machine's power is published again, by the nodes that have it; jetstream {{ sync_interval: always }} in the file that nats.server_config names makes that rare, at a third of the rate of publishing",
+                time.as_secs_f64()
+            ),
+        ),
+    }
 }
 
 /// The managed server, while none is there.

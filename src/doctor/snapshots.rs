@@ -1,9 +1,9 @@
 //! The snapshot store and the newest snapshot.
 //!
-//! Invariant: nothing but the probe object is written, and it is removed again, also when reading it back fails.
+//! Invariant: nothing but the probe object is written, and it is removed again, also when reading it back fails; by a later run, where this one is cut off.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -138,13 +138,26 @@ fn fails(step: &str, error: &StoreError, notes: &Notes) {
     notes.problem(Problem::StoreFails, format!("{step}: {error}"), remedy);
 }
 
+/// What the names of probe objects begin with.
+const PROBE: &str = "doctor-probe-";
+
+/// No run takes so long: a probe object that is older was left by one that was cut off.
+const LEFT: Duration = Duration::from_secs(3600);
+
+/// Removes the probe objects of runs that were cut off. What it cannot remove, the probe of this run tells of.
+async fn sweep(store: &dyn SnapshotStore) {
+    let old = |at: SystemTime| at.elapsed().is_ok_and(|age| age >= LEFT);
+    for object in store.list().await.unwrap_or_default() {
+        if object.key.as_str().starts_with(PROBE) && object.modified.is_none_or(old) {
+            let _ = store.delete(&object.key).await;
+        }
+    }
+}
+
 /// Writes an object, reads it back, removes it. Whether all that works.
 async fn probe(store: &dyn SnapshotStore, config: &Config, notes: &Notes) -> bool {
-    let name = format!(
-        "doctor-probe-{}-{:08x}",
-        config.node_id,
-        rand::random::<u32>()
-    );
+    sweep(store).await;
+    let name = format!("{PROBE}{}-{:08x}", config.node_id, rand::random::<u32>());
     let Ok(key) = Key::new(name) else {
         return false;
     };

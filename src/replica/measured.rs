@@ -1,6 +1,6 @@
 //! What waits in the database, as it is measured every second: changes that are pending, and messages in the dead-letter journal.
 //!
-//! Invariants: where nothing was committed since the last look, nothing is counted; a look reads at most [`EXACT`] rows of change logs, however much is
+//! Invariants: where nothing was committed since the last look, nothing is counted; a look reads at most `EXACT` rows of change logs, however much is
 //! pending; up to that many the number is exact, and whether anything is pending at all always is.
 
 use rusqlite::params;

@@ -136,6 +136,21 @@ pub fn open_to_look(path: &Path) -> Result<(Connection, bool), SqliteError> {
     Ok((conn, wal))
 }
 
+/// Opens a database that is in use and not in WAL mode, for reading: with the locks that its writers look at, and without making a file.
+///
+/// # Errors
+/// SQLite's.
+pub fn open_in_use(path: &Path) -> Result<Connection, SqliteError> {
+    let doing = || format!("open the database {} for reading", path.display());
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).doing_with(doing)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, true)
+        .doing("accept the application's quoting")?;
+    conn.busy_timeout(READ_TIMEOUT).doing_with(doing)?;
+    prepare(&conn, path)?;
+    Ok(conn)
+}
+
 fn prepare(conn: &Connection, path: &Path) -> Result<(), SqliteError> {
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     // Reads the header, so that a damaged file fails here with its name.

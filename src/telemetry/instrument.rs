@@ -1,6 +1,8 @@
 //! The few instrument shapes beyond Prometheus's own, so that a call site is one call that cannot fail
 //! and no label value is ever made from data of unbounded variety.
 
+use std::time::Duration;
+
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -69,6 +71,12 @@ impl ReasonCounter {
         self.inc_by(reason, 1);
     }
 
+    /// What was counted for `reason`.
+    pub fn get(&self, reason: &'static str) -> u64 {
+        let counter = self.0.get_metric_with_label_values(&[reason]);
+        counter.map_or(0, |counter| counter.get())
+    }
+
     /// Counts `n` more for `reason`.
     pub fn inc_by(&self, reason: &'static str, n: u64) {
         if let Ok(counter) = self.0.get_metric_with_label_values(&[reason]) {
@@ -126,6 +134,19 @@ impl ShardGauge {
     }
 }
 
+/// Seconds per shard.
+#[derive(Clone)]
+pub struct ShardSeconds(pub(super) GaugeVec);
+
+impl ShardSeconds {
+    /// Sets the time of one shard.
+    pub fn set(&self, shard: ShardId, time: Duration) {
+        if let Ok(gauge) = self.0.get_metric_with_label_values(&[shard.to_string()]) {
+            gauge.set(time.as_secs_f64());
+        }
+    }
+}
+
 /// A number for each of a few things with a name.
 #[derive(Clone)]
 pub struct NamedGauge(pub(super) IntGaugeVec);
@@ -166,11 +187,20 @@ impl PeerGauge {
 
     /// Sets the number of a node in a shard.
     pub fn set_shard(&self, peer: NodeId, shard: ShardId, value: u64) {
+        // Exact up to 2^53.
+        #[allow(clippy::cast_precision_loss)]
+        self.set_real(peer, shard, value as f64);
+    }
+
+    /// Sets the time of a node in a shard.
+    pub fn set_seconds(&self, peer: NodeId, shard: ShardId, time: Duration) {
+        self.set_real(peer, shard, time.as_secs_f64());
+    }
+
+    fn set_real(&self, peer: NodeId, shard: ShardId, value: f64) {
         let labels = [peer.to_string(), shard.to_string()];
         if let Ok(gauge) = self.0.get_metric_with_label_values(&labels) {
-            // Exact up to 2^53.
-            #[allow(clippy::cast_precision_loss)]
-            gauge.set(value as f64);
+            gauge.set(value);
         }
     }
 

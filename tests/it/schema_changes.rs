@@ -1,43 +1,31 @@
 //! Changes of the schema that each node makes at its own time, while applications write and batches of before are on their way.
 
-use std::time::{Duration, Instant};
-
 use crate::harness::{Cluster, eventually, http, node};
 
 const T: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b TEXT); INSERT INTO t VALUES(1, 'a', 'b'), (2, 'a', 'b')";
 
 #[test]
-fn a_paused_node_goes_on_within_a_second_of_its_alter_table() {
-    let mut cluster = Cluster::new(2, 1, T);
+fn a_paused_node_goes_on_because_its_schema_changes() {
+    const ROUNDS: usize = 5;
+    let mut cluster = Cluster::prepared(2, T);
+    cluster[1].sections.push_str("[logging]\nverbose = true\n");
+    for node in &mut cluster.nodes {
+        node.start_replicating();
+    }
     cluster.converge();
-    let mut pauses = Vec::new();
-    for round in 0..5 {
+    for round in 0..ROUNDS {
         let alter = format!("ALTER TABLE t ADD COLUMN c{round} TEXT");
         cluster[0].sql(&format!(
             "{alter}; UPDATE t SET c{round} = 'new' WHERE id = 1"
         ));
         cluster[1].wait_log(&format!("column \"c{round}\""));
-        let app = cluster[1].app();
-        let altered = Instant::now();
-        app.execute_batch(&alter).unwrap();
+        cluster[1].sql(&alter);
         let count = format!("SELECT count(*) FROM t WHERE c{round} = 'new'");
-        loop {
-            let here: i64 = app.query_row(&count, [], |r| r.get(0)).unwrap();
-            if here == 1 {
-                break;
-            }
-            assert!(
-                altered.elapsed() < Duration::from_secs(90),
-                "it never goes on"
-            );
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        pauses.push(altered.elapsed());
+        eventually("it goes on", || cluster[1].integer(&count) == 1);
     }
-    eprintln!("from ALTER TABLE to the first change: {pauses:?}");
-    // A busy machine can hold up any one of them; the node itself needs a tenth of a second. So the best of five tells what the program does, and not what else runs here.
-    let best = pauses.iter().min().unwrap();
-    assert!(*best < Duration::from_secs(1), "{pauses:?}");
+    // It looks at everything again every few seconds too, which may come at the same moment; not each time.
+    let noticed = cluster[1].log().matches("the schema has changed: ").count();
+    assert!(noticed > 0 && noticed <= ROUNDS, "{noticed}");
     cluster.assert_running();
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::rust::{Token, inside, tokens};
 
 /// Files whose sentences reach people another way than as an error, a log line or a refusal: through health, `-check`, a notice at start, a pause.
-const SPEAKING: [&str; 15] = [
+const SPEAKING: [&str; 19] = [
     "src/apply/plan.rs",
     "src/brakes/mod.rs",
     "src/capture/app_triggers/mod.rs",
@@ -16,12 +16,16 @@ const SPEAKING: [&str; 15] = [
     "src/config/outside.rs",
     "src/config/rights.rs",
     "src/daemon/histories/mod.rs",
+    "src/daemon/measuring.rs",
     "src/doctor/tables.rs",
     "src/http/status/verdict.rs",
     "src/journals/chosen_keys.rs",
     "src/publish/gate.rs",
+    "src/snapshot/watch.rs",
     "src/sqlite/concerns.rs",
     "src/stream/refusal.rs",
+    "src/telemetry/logging/file.rs",
+    "src/telemetry/logging/writer.rs",
 ];
 
 /// Calls whose texts are for people.

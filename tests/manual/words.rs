@@ -119,30 +119,43 @@ fn every_command_line_in_the_manual_is_understood() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What a page shows of what one types, as words; `a|b` stands for both.
+fn typed(page: &Page) -> BTreeSet<Vec<Vec<String>>> {
+    let blocks = page.blocks(None);
+    let prose = page.prose();
+    let indented = prose.lines().filter(|line| line.starts_with("    "));
+    let spans = page.spans();
+    let lines = blocks
+        .iter()
+        .flat_map(|block| block.lines())
+        .chain(indented);
+    let words = |line: &str| {
+        let words = line
+            .split_whitespace()
+            .map(|word| word.trim_matches(['"', ',', '.', ';', '[', ']']));
+        let alternatives = |word: &str| word.split('|').map(str::to_owned).collect();
+        words.map(alternatives).collect()
+    };
+    lines
+        .chain(spans.iter().map(String::as_str))
+        .map(words)
+        .collect()
+}
+
+/// Whether these words stand there, one behind the other.
+fn shows(line: &[Vec<String>], words: &[&str]) -> bool {
+    line.windows(words.len()).any(|part| {
+        let mut pairs = part.iter().zip(words);
+        pairs.all(|(there, word)| there.iter().any(|w| w == word))
+    })
+}
+
 #[test]
 fn every_command_is_in_the_manual() {
     let help = help();
     let (_, rest) = help.split_once("Commands:\n").unwrap();
     let (commands, _) = rest.split_once("\n\n").unwrap();
-    let mut shown: BTreeSet<Vec<String>> = BTreeSet::new();
-    for page in pages::all() {
-        let blocks = page.blocks(None);
-        let prose = page.prose();
-        let indented = prose.lines().filter(|line| line.starts_with("    "));
-        let spans = page.spans();
-        let lines = blocks
-            .iter()
-            .flat_map(|block| block.lines())
-            .chain(indented);
-        for line in lines.chain(spans.iter().map(String::as_str)) {
-            let words = line.split_whitespace();
-            shown.insert(
-                words
-                    .map(|word| word.trim_matches(['"', ',', '.', ';', '[', ']']).to_owned())
-                    .collect(),
-            );
-        }
-    }
+    let shown: Vec<_> = pages::all().iter().flat_map(typed).collect();
     let mut count = 0;
     for line in commands
         .lines()
@@ -157,19 +170,70 @@ fn every_command_is_in_the_manual() {
             );
         let wanted = &words[..if is_pair { 2 } else { 1 }];
         count += 1;
-        let is_there = shown.iter().any(|line| {
-            let alternatives =
-                |word: &String| -> Vec<String> { word.split('|').map(str::to_owned).collect() };
-            let line: Vec<Vec<String>> = line.iter().map(alternatives).collect();
-            line.windows(wanted.len()).any(|part| {
-                part.iter()
-                    .zip(wanted)
-                    .all(|(there, word)| there.iter().any(|w| w == word))
-            })
-        });
+        let is_there = shown.iter().any(|line| shows(line, wanted));
         assert!(is_there, "no page shows `harmonylite {}`", wanted.join(" "));
     }
     assert!(count > 20, "{count}: {commands}");
+}
+
+/// The help of every command, by its words.
+fn helps() -> Vec<(String, String)> {
+    let help = help();
+    let (_, rest) = help.split_once("Commands:\n").unwrap();
+    let (commands, _) = rest.split_once("\n\n").unwrap();
+    let groups: BTreeSet<&str> = commands
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|word| *word != "help")
+        .collect();
+    let mut out = Vec::new();
+    for group in groups {
+        let args = Args::parse(["harmonylite", "help", group].map(OsString::from)).unwrap();
+        let Command::Help(text) = args.command else {
+            panic!("{group}: {:?}", args.command)
+        };
+        for part in text.split("\n---\n") {
+            let (_, usage) = part.split_once("Usage: harmonylite [flags] ").unwrap();
+            let is_word = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+            let words: Vec<&str> = usage
+                .lines()
+                .next()
+                .unwrap()
+                .split(' ')
+                .take_while(is_word)
+                .collect();
+            out.push((words.join(" "), part.to_owned()));
+        }
+    }
+    out
+}
+
+/// The other way round is `every_command_line_in_the_manual_is_understood`.
+#[test]
+fn every_option_of_a_command_is_in_the_manual() {
+    let pages: Vec<_> = pages::all().iter().map(typed).collect();
+    let mut lacking = Vec::new();
+    let mut count = 0;
+    for (command, help) in helps() {
+        let words: Vec<&str> = command.split(' ').collect();
+        let options = help
+            .lines()
+            .filter_map(|line| line.trim_start().strip_prefix("--"));
+        for option in options {
+            let option = format!("--{}", option.split([' ', '=']).next().unwrap());
+            count += 1;
+            // Behind its command, or by itself on a page about that.
+            let is_there = pages.iter().any(|page| {
+                let about = page.iter().any(|line| shows(line, &words));
+                about && page.iter().any(|line| shows(line, &[&option]))
+            });
+            if !is_there {
+                lacking.push(format!("{command} {option}"));
+            }
+        }
+    }
+    assert!(count > 30, "{count}");
+    assert!(lacking.is_empty(), "no page names {lacking:#?}");
 }
 
 #[test]
@@ -335,13 +399,16 @@ fn environment_variables_are_the_programs() {
 #[test]
 fn endpoints_are_the_programs() {
     let is_path = |text: &String| {
+        let letters = |c: char| c.is_ascii_lowercase() || c == '/';
         text.strip_prefix('/')
-            .is_some_and(|rest| rest.len() > 2 && rest.chars().all(|c| c.is_ascii_lowercase()))
+            .is_some_and(|rest| rest.len() > 2 && rest.chars().all(letters))
+            // Where the kernel tells of this process.
+            && !text.starts_with("/proc/")
     };
     let mut served: BTreeSet<String> = literals("src/http").into_iter().filter(is_path).collect();
     served.insert("/health".to_owned());
     assert!(
-        served.contains("/metrics") && served.contains("/wait"),
+        served.contains("/metrics") && served.contains("/debug/pprof/heap"),
         "{served:?}"
     );
     let mut named = BTreeSet::new();

@@ -26,12 +26,12 @@ mod verify;
 mod wait;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::time::Duration;
 
 pub use bench::Measure;
 pub use conflicts::Conflicts;
 pub use dead_letters::DeadLetters;
+pub use diagnose::Diagnose;
 pub use doctor::Doctor;
 pub use given::Given;
 pub use nodes::Nodes;
@@ -89,8 +89,8 @@ pub enum Word {
     Brake(BrakeArguments),
     /// Looking at everything.
     Doctor(Doctor),
-    /// A bundle for whoever helps, in this file.
-    Diagnose(PathBuf),
+    /// A bundle for whoever helps.
+    Diagnose(Diagnose),
     /// Reading the configuration again.
     Reload,
     /// Measuring.
@@ -301,7 +301,7 @@ pub(super) fn help() -> String {
 pub fn by_themselves(word: &Word, args: &Args) -> Option<Result<Done, Fatal>> {
     match word {
         Word::Doctor(command) => Some(doctor::run(*command, args)),
-        Word::Diagnose(file) => Some(diagnose::run(file, args)),
+        Word::Diagnose(command) => Some(diagnose::run(command, args)),
         Word::Bench(command) => bench::run(command),
         _ => None,
     }

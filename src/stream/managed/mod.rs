@@ -11,6 +11,7 @@
 //! readable by us alone, since routes may carry logins.
 
 mod error;
+mod monitor;
 mod peers;
 mod ports;
 mod process;
@@ -25,6 +26,7 @@ use crate::change::position::NodeId;
 use crate::config::NatsConfig;
 
 pub use error::ManagedError;
+pub use monitor::{Sync, get, monitor_of, sync_of};
 use supervisor::{Command, Shared, Supervisor};
 
 /// The nats-server program that a managed server would run.
@@ -45,14 +47,6 @@ pub fn on_path() -> Option<std::path::PathBuf> {
 #[must_use]
 pub fn client_url(folder: &Path) -> Option<String> {
     Some(ports::Ports::read(folder)?.client_url()?.to_owned())
-}
-
-/// Where the monitoring is of the managed server that has its files below `folder`, or had them; `None`: it never ran, or has no monitoring.
-#[must_use]
-pub fn monitor_of(folder: &Path, node: NodeId) -> Option<String> {
-    let folder = settings::folder_of(folder, node).join(settings::PORTS);
-    let url = ports::Ports::read(&folder)?.monitor_url()?.to_owned();
-    Some(url)
 }
 
 /// How long a server may take to end by itself: it writes its state out, which after heavy load takes a moment.

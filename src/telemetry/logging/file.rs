@@ -88,10 +88,11 @@ impl LogFile {
     }
 
     /// Appends a line, which ends with its line break. After a fault, what `again` makes of the number of lines that are missing comes first.
-    pub(super) fn write(&mut self, line: &str, again: &dyn Fn(u64) -> String) {
-        if !self.recover(again) || !self.append(line) {
-            self.lost += 1;
-        }
+    /// Whether it is in the file.
+    pub(super) fn write(&mut self, line: &str, again: &dyn Fn(u64) -> String) -> bool {
+        let written = self.recover(again) && self.append(line);
+        self.lost += u64::from(!written);
+        written
     }
 
     /// Whether it can be written, which is tried if it could not.

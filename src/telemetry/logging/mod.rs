@@ -20,7 +20,10 @@
 mod event;
 mod file;
 mod line;
+mod panics;
 mod repeats;
+mod stream;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -38,6 +41,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use self::event::Event;
 use self::line::Look;
+pub use self::tally::LineCounts;
 use self::writer::{Output, Writer};
 use crate::config::LoggingConfig;
 
@@ -119,6 +123,7 @@ pub fn init(config: &LoggingConfig, node: u64) -> Result<Logging, LoggingError> 
     let (subscriber, logging) = subscriber(filter, writer, node);
     tracing::subscriber::set_global_default(subscriber)?;
     let _ = PROCESS.set(logging.clone());
+    panics::hear();
     Ok(logging)
 }
 
@@ -227,6 +232,12 @@ impl Logging {
     pub fn counts(&self) -> (u64, u64) {
         let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
         (read(&self.counts.errors), read(&self.counts.warnings))
+    }
+
+    /// What became of log lines since the start.
+    #[must_use]
+    pub fn line_counts(&self) -> LineCounts {
+        self.writer.tally().counts()
     }
 
     /// The last `ERROR` since the start.

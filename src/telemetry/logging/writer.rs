@@ -7,28 +7,28 @@
 //! Invariants: nobody who logs ever waits for a disk, a full pipe or a terminal; what the queue has no room for is counted, and the count is told; lines are in the order
 //! of the queue.
 
-use std::io::{self, IsTerminal as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::io::{self, IsTerminal as _, Stderr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::Level;
 
 use super::event::Event;
 use super::file::LogFile;
 use super::line::{Look, line};
 use super::repeats::Repeats;
+use super::stream::{Put, Stream};
+use super::tally::Tally;
 
 /// Events that wait to be written. A flood of more than this is not read by anybody.
 const QUEUE: usize = 4096;
 /// How often it is looked whether the file is still there and a count is due.
 const TICK: Duration = Duration::from_secs(1);
-/// How long standard error may take to have room again. A journal that restarts needs less.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The thread's name.
+pub(super) const THREAD: &str = "log";
 
 /// What lines look like and where they go, besides standard error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,7 @@ enum Work {
 #[derive(Debug, Default)]
 struct Shared {
     lost: AtomicU64,
+    tally: Tally,
     fault: Mutex<Option<String>>,
 }
 
@@ -77,7 +78,7 @@ impl Writer {
         // A file that cannot be opened is known before anything else begins.
         thread.show_fault();
         std::thread::Builder::new()
-            .name("log".to_owned())
+            .name(THREAD.to_owned())
             .spawn(move || thread.run(&work))?;
         Ok(Self { queue, shared })
     }
@@ -86,7 +87,13 @@ impl Writer {
     pub(super) fn take(&self, event: Event) {
         if let Err(TrySendError::Full(_)) = self.queue.try_send(Work::Event(event)) {
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
+            self.shared.tally.no_room_in_queue();
         }
+    }
+
+    /// What became of the lines so far.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.shared.tally
     }
 
     /// From now on lines are written like this.
@@ -133,9 +140,7 @@ struct Thread {
     shared: Arc<Shared>,
     /// The fault that standard error was told of.
     said: bool,
-    /// Standard error had no room at the last line.
-    stuck: bool,
-    missed: u64,
+    error: Stream<Stderr>,
 }
 
 impl Thread {
@@ -146,8 +151,7 @@ impl Thread {
             output,
             shared,
             said: false,
-            stuck: false,
-            missed: 0,
+            error: Stream::new(io::stderr()),
         }
     }
 
@@ -233,33 +237,24 @@ impl Thread {
                     ..look
                 },
             );
-            file.write(&plain, &|missing| again(look, missing));
+            let written = file.write(&plain, &|missing| again(look, missing));
+            self.shared.tally.of_file(written);
         }
         self.say(&line(event, look));
     }
 
-    /// Standard error: a pipe that nobody reads holds nobody up.
+    /// Standard error: a pipe that nobody reads holds nobody up, and a closed one has nobody to tell.
     fn say(&mut self, text: &str) {
-        let error = io::stderr();
-        let wait = if self.stuck { Duration::ZERO } else { PATIENCE };
-        let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
-        let mut look = [PollFd::new(error.as_fd(), PollFlags::POLLOUT)];
-        // Where it cannot be asked, it is written to.
-        let room = poll(&mut look, timeout).map_or(true, |n| n > 0);
-        self.stuck = !room;
-        if !room {
-            self.missed += 1;
-            return;
-        }
-        let mut error = error.lock();
-        let missed = std::mem::take(&mut self.missed);
-        if missed > 0 {
+        let look = self.output.look;
+        let put = self.error.line(text, &|missed| {
             let text = format!("{missed} log lines are lost here: nobody read standard error");
-            let event = Event::of_ours(Level::WARN, text);
-            let _ = error.write_all(line(&event, self.output.look).as_bytes());
+            line(&Event::of_ours(Level::WARN, text), look)
+        });
+        match put {
+            Put::Written => self.shared.tally.of_stderr(true),
+            Put::NoRoom => self.shared.tally.of_stderr(false),
+            Put::Failed => self.shared.tally.stderr_failed(),
         }
-        // A closed or full standard error has nobody to tell.
-        let _ = error.write_all(text.as_bytes());
     }
 
     /// Health shows a fault of the file, and standard error says it once.

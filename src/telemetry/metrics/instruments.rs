@@ -5,7 +5,7 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 use super::MetricsError;
 use crate::telemetry::instrument::{
     Maker, NamedGauge, NamedReal, PeerGauge, QueueGauges, ReasonCounter, ReasonFlag, ShardGauge,
-    TwinCounter, TwinGauge, TwinHistogram,
+    ShardSeconds, TwinCounter, TwinGauge, TwinHistogram,
 };
 
 /// Short work under the app's nose: scans and write locks, 100 us to 5 s.
@@ -63,14 +63,14 @@ instruments! { |make, help|
     stream_last: ShardGauge = make.gauges("stream_last", help, &["shard"]).map(ShardGauge);
     /// Messages in the shard's stream that are not applied here yet.
     lag_messages: ShardGauge = make.gauges("lag_messages", help, &["shard"]).map(ShardGauge);
-    /// How long the first message that is not applied here has been in the stream, by the clock of the NATS server; 0 when all are.
-    lag_seconds: Gauge = make.real_gauge("lag_seconds", help);
+    /// How long the first message that is not applied here has been in the stream, by the clock of the NATS server; 0 when all of the shard are.
+    lag_seconds: ShardSeconds = make.reals("lag_seconds", help, &["shard"]).map(ShardSeconds);
     /// Position of another node, as it has announced it.
     peer_position: PeerGauge = make.reals("peer_position", help, &["peer", "shard"]).map(PeerGauge);
     /// Messages in the shard's stream behind the position of another node.
     peer_lag_messages: PeerGauge = make.reals("peer_lag_messages", help, &["peer", "shard"]).map(PeerGauge);
     /// How long the first message behind the position of another node has been in the stream, by the clock of the NATS server.
-    peer_lag_seconds: PeerGauge = make.reals("peer_lag_seconds", help, &["peer"]).map(PeerGauge);
+    peer_lag_seconds: PeerGauge = make.reals("peer_lag_seconds", help, &["peer", "shard"]).map(PeerGauge);
     /// Change-log rows of another node that no echo has confirmed, as it has announced them.
     peer_pending: PeerGauge = make.reals("peer_pending", help, &["peer"]).map(PeerGauge);
     /// Seconds since another node last announced itself.
@@ -203,6 +203,12 @@ instruments! { |make, help|
     disk_free_bytes: IntGauge = make.gauge("disk_free_bytes", help);
     /// Free bytes below which this node is unhealthy (health_check.min_free_bytes); 0: no limit.
     disk_limit_bytes: IntGauge = make.gauge("disk_limit_bytes", help);
+    /// Log lines that were written, by where to.
+    log_lines_written: ReasonCounter = make.counters("log_lines_written_total", help, "to").map(ReasonCounter);
+    /// Log lines that were not written: the queue to the thread that writes was full, the file could not be written, or nobody read standard error.
+    log_lines_dropped: ReasonCounter = make.counters("log_lines_dropped_total", help, "by").map(ReasonCounter);
+    /// Writes of a log line that failed.
+    log_write_failures: ReasonCounter = make.counters("log_write_failures_total", help, "to").map(ReasonCounter);
     /// Items (bytes where the name says so) in a queue.
     queues: QueueGauges = make.queues(("queue_depth", help), ("queue_limit", "Bound of a queue."));
 }

@@ -97,6 +97,7 @@ fn no_secret_and_no_row_is_in_a_bundle() {
         .open(node.folder.join("daemon.log"))
         .unwrap();
     writeln!(log, "another program says marker1-password").unwrap();
+    writeln!(log, "and what only the daemon was given: marker8-variable").unwrap();
 
     let bundle = node.folder.join("bundle.tar.gz");
     let name = bundle.display().to_string();

@@ -75,6 +75,53 @@ fn a_healthy_cluster_has_no_warning_and_every_check_has_its_line() {
 }
 
 #[test]
+fn a_probe_object_that_was_left_is_removed_by_a_later_run() {
+    let store = folder();
+    let mut node = Node::new(1, "", SCHEMA);
+    node.sections = format!(
+        "[snapshot]\nstore = \"file\"\n[snapshot.file]\npath = {:?}\n",
+        store.path()
+    );
+    node.sql("INSERT INTO t VALUES('a', 1)");
+    doctor(&node);
+    let place = |name: &str| store.path().join(name);
+    let (old, new) = (
+        place("doctor-probe-7-0a0a0a0a"),
+        place("doctor-probe-8-0b0b0b0b"),
+    );
+    std::fs::write(&new, "x").unwrap();
+    let file = std::fs::File::create(&old).unwrap();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(86_400);
+    file.set_modified(long_ago).unwrap();
+    doctor(&node);
+    assert!(!old.exists());
+    assert!(new.exists(), "another run may be under way");
+}
+
+#[test]
+fn a_database_in_use_that_is_not_in_wal_mode_is_read_in_pieces() {
+    let mut node = Node::new(1, "", SCHEMA);
+    node.sections = "[snapshot]\nenabled = false\n".to_owned();
+    node.sql("PRAGMA journal_mode = DELETE; CREATE TABLE u(id INTEGER PRIMARY KEY); INSERT INTO t VALUES('a', 1)");
+    let app = node.app();
+    let found = |report: super::Report| report.json.to_string();
+    let text = found(doctor_with(&node, &["--deep"]));
+    assert!(
+        text.contains("integrity_check, table by table, finds nothing wrong in 3 tables"),
+        "{text}"
+    );
+    drop(app);
+    // Whether somebody has it open, only root sees of everybody.
+    if nix::unistd::geteuid().is_root() {
+        let text = found(doctor_with(&node, &["--deep"]));
+        assert!(
+            text.contains("integrity_check finds nothing wrong"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn looking_changes_nothing() {
     let mut cluster = Cluster::new(1, 1, SCHEMA);
     cluster[0].sql("INSERT INTO t VALUES('a', 1)");
@@ -105,6 +152,8 @@ fn a_managed_server_is_looked_at_through_its_daemon() {
     let report = doctor(&node);
     assert_eq!(report.problems(), ["daemon-down"], "{report:#?}");
     node.start_replicating();
+    // By the server's own word.
+    let every = "the managed server writes to its disk every 120 s";
     let report = eventually_ok("all is well", || {
         let report = doctor(&node);
         match report.code {
@@ -117,6 +166,7 @@ fn a_managed_server_is_looked_at_through_its_daemon() {
         text.contains("lets this node in as harmonylite-node-1"),
         "{text}"
     );
+    assert!(text.contains(every), "{text}");
     node.stop();
     // Neither named nor on the PATH.
     node.sections = String::new();

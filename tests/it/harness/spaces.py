@@ -8,6 +8,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -15,6 +16,19 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def run(*command, **options):
     return subprocess.run([str(c) for c in command], check=True, **options)
+
+
+def listens(server, port, deadline=90):
+    """Waits until a server that was just started takes connections: its port is the last thing that it opens."""
+    until = time.monotonic() + deadline
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=deadline).close()
+            return
+        except ConnectionError:
+            assert server.poll() is None, f"{server.args} ended with {server.returncode}"
+            assert time.monotonic() < until, f"{server.args} does not listen on port {port}"
+            time.sleep(0.05)
 
 
 def mount(*arguments):

@@ -90,7 +90,8 @@ def readme():
         hosts.write("127.0.0.1 broker\n")
     store = SCRATCH / "store"
     log = open(SCRATCH / "broker.log", "w")
-    subprocess.Popen([str(NATS), "-js", "-sd", str(store), "-a", "127.0.0.1"], stdout=log, stderr=log)
+    broker = subprocess.Popen([str(NATS), "-js", "-sd", str(store), "-a", "127.0.0.1"], stdout=log, stderr=log)
+    spaces.listens(broker, 4222)
     (place / "config.toml").write_text(configuration)
     other = configuration.replace("/var/lib/app/", "/var/lib/app2/").replace("node_id = 1 ", "node_id = 2 ")
     other = other.replace("[prometheus]\nenable = true", '[prometheus]\nenable = true\nbind = ":3011"')

@@ -94,6 +94,7 @@ class Machine:
         conf.write_text(f'port: 4222\nhost: 127.0.0.1\nhttp: "127.0.0.1:8222"\njetstream {{ store_dir: "/var/lib/nats" }}\n{self.broker_lines}\n')
         log = open(SCRATCH / "broker.log", "a")
         self.broker = subprocess.Popen([str(NATS), "-c", str(conf)], stdout=log, stderr=log)
+        spaces.listens(self.broker, 4222)
 
     def stop_broker(self):
         self.broker.kill()

@@ -127,8 +127,18 @@ fn a_name_is_documented_if_and_only_if_it_exists() {
         there.extend(paths.map(|rest| rest.split('"').next().unwrap().to_owned()));
     }
     assert_eq!(there.len(), 6, "{there:?}");
+    // Those of profiles have an address of their own, and tests of their own.
+    let profiles = text("src/http/pprof.rs");
+    let profiles = profiles.split(".route(\"/").skip(1);
+    let profiles = profiles.map(|rest| rest.split('"').next().unwrap().to_owned());
+    let profiles: BTreeSet<String> = profiles.collect();
+    assert!(profiles.contains("debug/pprof/heap"), "{profiles:?}");
     assert_eq!(
-        there.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+        there
+            .iter()
+            .chain(&profiles)
+            .map(String::as_str)
+            .collect::<BTreeSet<_>>(),
         documented
     );
     for path in there {
