@@ -11,12 +11,12 @@
 
 #[path = "engine/copies.rs"]
 mod copies;
+#[path = "engine/cut.rs"]
+mod cut;
 #[path = "engine/dropped_index.rs"]
 mod dropped_index;
 #[path = "engine/loose_keys.rs"]
 mod loose_keys;
-#[path = "engine/cut.rs"]
-mod cut;
 mod support;
 
 use std::time::Duration;

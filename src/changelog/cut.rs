@@ -172,25 +172,15 @@ impl Cutter {
             }
         };
         let goal = self.goal();
-        let all = |newest| {
-            Ok(End {
-                point: newest,
-                more: false,
-            })
-        };
         if newest.rows_since(&start) <= goal {
-            return all(newest);
+            return Ok(self.all(newest));
         }
         let usable = noted
             .into_iter()
-            .filter(|p| newest.has(p) && since.is_none_or(|since| p.noticed.at > since));
-        let read = self.read_on(reader, captured, &start, usable, &newest);
-        if !matches!(read, Ok(true)) {
-            self.clear();
-            return read.and_then(|_| all(newest));
-        }
-        if self.former > self.scanned {
-            return all(newest);
+            .filter(|p| newest.has(p) && since.is_none_or(|since| p.noticed.at > since))
+            .collect();
+        if !self.read_on(reader, captured, &start, usable, &newest)? || self.former > self.scanned {
+            return Ok(self.all(newest));
         }
         let mut reach = 0;
         for segment in &self.segments {
@@ -202,18 +192,30 @@ impl Cutter {
                 return Ok(End { point, more });
             }
         }
-        all(newest)
+        Ok(self.all(newest))
     }
 
-    /// Reads the logs from where they were read to up to `newest`; `false` if there are too many keys.
+    /// All that is pending is taken: what is known of it is in the way of what the scan needs.
+    fn all(&mut self, newest: CommitPoint) -> End {
+        self.clear();
+        End {
+            point: newest,
+            more: false,
+        }
+    }
+
+    /// Reads the logs from where they were read to up to `newest`; `false` if there is no point to choose, as within a single large transaction, or there are too many keys.
     fn read_on(
         &mut self,
         reader: &Connection,
         captured: &Arc<Captured>,
         start: &CommitPoint,
-        noted: impl Iterator<Item = CommitPoint>,
+        noted: Vec<CommitPoint>,
         newest: &CommitPoint,
     ) -> Result<bool, SqliteError> {
+        if noted.is_empty() && self.segments.len() < 2 {
+            return Ok(false);
+        }
         let read_to = match self.segments.back() {
             Some(last) => last.end.clone(),
             None => start.clone(),

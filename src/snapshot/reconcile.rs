@@ -21,6 +21,9 @@ use crate::stream::Broker;
 /// How often it is looked whether anything is due.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
 
+/// How often it is asked whether any table is uncertain: nothing waits for it, and each look wakes a processor that had nothing to do.
+const LOOK_FOR_MARKS: Duration = Duration::from_millis(250);
+
 /// A migration remakes one table after the other: they are waited for, so long for the next and so long for all.
 const QUIET: Duration = Duration::from_millis(200);
 const GATHER: Duration = Duration::from_secs(2);
@@ -139,7 +142,7 @@ impl Reconciler {
         let mut again = Instant::now();
         let mut paused = false;
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(LOOK_FOR_MARKS).await;
             if self.engine.unsure_tables() == 0 {
                 self.release();
                 self.show(&[]);
