@@ -30,7 +30,7 @@ use rusqlite::Connection;
 
 use super::commit_points::{CommitPoint, CommitPoints, Noticed, most, near};
 use super::in_flight::InFlight;
-use super::reduce::{KEYS_AT_ONCE, hash_key, key_values};
+use super::reduce::{hash_key, key_values};
 use crate::capture::{Captured, CapturedTable, layout};
 use crate::planted::planted;
 use crate::sqlite::error::{Doing, SqliteError};
@@ -40,6 +40,9 @@ pub const GOAL_ROWS: u64 = 500;
 
 /// Bytes of a batch, if it can end there, by what rows took lately.
 const GOAL_BYTES: u64 = 512 * 1024;
+
+/// Keys that are compared at most: 36 MB.
+const MOST_KEYS: u64 = 1_000_000;
 
 /// Small maps are not worth a sweep.
 const SMALL: usize = 1024;
@@ -323,7 +326,7 @@ impl Cutter {
             let key = key_values(row, table, 2).doing_with(doing)?;
             let key = hash_key(table, key) as u64 ^ salt;
             let before = self.keys.insert(key, number);
-            if self.keys.len() as u64 > KEYS_AT_ONCE {
+            if self.keys.len() as u64 > MOST_KEYS {
                 return Ok(false);
             }
             let before = before.filter(|b| *b > self.scanned && *b < number);

@@ -1,6 +1,6 @@
 //! Reads change-log rows, and tells which is the last of its key and what the key's rows come to.
 //!
-//! Memory: about fifty bytes a key, for at most [`KEYS_AT_ONCE`] keys; beyond that the log is read several times, each time for a part of the keys.
+//! Memory: some sixty bytes a key, for at most [`KEYS_AT_ONCE`] keys; beyond that the log is read several times, each time for a part of the keys.
 
 use std::collections::HashMap;
 
@@ -15,8 +15,8 @@ use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::value::from_sql;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Keys that are reduced in memory at once: 50 MB.
-pub const KEYS_AT_ONCE: u64 = 1_000_000;
+/// Keys that are reduced in memory at once: 26 MB, since as many fit a table of 2^19 places.
+pub const KEYS_AT_ONCE: u64 = 450_000;
 
 /// A key by its hash: 128 bits, so that no two keys of a table share one.
 pub type KeyHash = u128;
