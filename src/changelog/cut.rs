@@ -182,7 +182,10 @@ impl Cutter {
             .into_iter()
             .filter(|p| newest.has(p) && since.is_none_or(|since| p.noticed.at > since))
             .collect();
-        if !self.read_on(reader, captured, &start, usable, &newest)? || self.former > self.scanned {
+        let read = self.read_on(reader, captured, &start, usable, &newest);
+        // Broken off half way, it would be taken for read.
+        let read = read.inspect_err(|_| self.clear())?;
+        if !read || self.former > self.scanned {
             return Ok(self.all(newest));
         }
         let mut reach = 0;

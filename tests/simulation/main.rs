@@ -257,6 +257,10 @@ const REGRESSIONS: &[(u64, &str)] = &[
         37_447,
         "change logs that were dropped with the end of capture were read again after a pause",
     ),
+    (
+        5_885_736_627_771,
+        "a scan was broken off while it looked for a place to cut, and what it had not read was taken for read",
+    ),
 ];
 
 /// Fixed seeds of a plain run.
