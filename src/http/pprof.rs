@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
+#[cfg(feature = "profiling")]
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
