@@ -37,14 +37,7 @@ fn rekey(node: &mut Node, from: &Snapshot, stream: &[Bytes]) -> u64 {
 }
 
 fn apply(node: &mut Node, stream: &[Bytes]) -> Stopped {
-    let behind = node.replica.position().sequence.0 as usize;
-    let messages: Vec<_> = stream
-        .iter()
-        .enumerate()
-        .skip(behind)
-        .map(|(i, bytes)| incoming::open(Sequence(i as u64 + 1), bytes))
-        .collect();
-    node.apply(&messages).stopped
+    node.follow(stream).stopped
 }
 
 #[test]

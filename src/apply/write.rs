@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode};
 
 use super::plan::Plan;
-use super::rows;
+use super::rows::{self, LastStatement};
 use crate::capture::app_triggers::TriggerCopy;
 use crate::capture::app_triggers::effects::{is_of_the_trigger, said};
 use crate::change::table::TableKey;
@@ -27,14 +27,15 @@ type Write<'w> = &'w dyn Fn() -> rusqlite::Result<bool>;
 ///
 /// # Errors
 /// SQLite's: a constraint of the row's own, above all.
-pub fn whole(
-    conn: &Connection,
+pub fn whole<'c>(
+    conn: &'c Connection,
+    last: &mut LastStatement<'c>,
     plan: &Plan,
     key: &[Value<'_>],
     values: &[Value<'_>],
 ) -> rusqlite::Result<()> {
     if plan.table.fires.is_empty() {
-        return rows::execute(conn, &plan.upsert, values).map(drop);
+        return last.execute(conn, &plan.upsert, values).map(drop);
     }
     let offset = usize::from(plan.definition.key.is_empty());
     let columns: Vec<usize> = (0..plan.definition.columns.len())

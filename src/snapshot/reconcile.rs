@@ -18,7 +18,7 @@ use crate::runtime::Backoff;
 use crate::state::unsure::{Reason, Unsure};
 use crate::stream::Broker;
 
-/// How often it is looked whether anything is due.
+/// How often it is asked, while something is under way, how far it is.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// How often it is asked whether any table is uncertain: nothing waits for it, and each look wakes a processor that had nothing to do.

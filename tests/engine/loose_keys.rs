@@ -1,11 +1,9 @@
 //! Random histories on tables whose keys compare otherwise than their columns do, with UNIQUE indexes beside them. `SEED=n` runs one, `SEEDS=n` as many.
 
 use bytes::Bytes;
-use harmonylite::apply::incoming;
-use harmonylite::change::position::Sequence;
 use rusqlite::Connection;
 
-use crate::support::engine::Node;
+use crate::support::engine::{Node, read};
 
 /// `n`, `r`, `c`: keys that are looser than their columns; `b`: one that is stricter; `f`: numbers of two classes.
 const SCHEMA: &str = "
@@ -84,19 +82,6 @@ fn rows(read: impl Fn(&str) -> String) -> Vec<String> {
         .collect()
 }
 
-fn apply(node: &mut Node, stream: &[Bytes]) {
-    let behind = node.replica.position().sequence.0 as usize;
-    let messages: Vec<_> = stream
-        .iter()
-        .enumerate()
-        .skip(behind)
-        .map(|(i, bytes)| incoming::open(Sequence(i as u64 + 1), bytes))
-        .collect();
-    if !messages.is_empty() {
-        node.apply(&messages);
-    }
-}
-
 /// So many of the nodes write. What one application alone has written is what every node has at the end.
 fn run(seed: u64, writers: usize) {
     let mut rng = Rng(seed);
@@ -115,13 +100,13 @@ fn run(seed: u64, writers: usize) {
         }
         let reader = rng.below(2);
         if rng.below(3) == 0 {
-            apply(&mut nodes[reader], &stream);
+            nodes[reader].follow(&stream);
         }
     }
     for _ in 0..20 {
         for node in &mut nodes {
             stream.extend(node.try_scan());
-            apply(node, &stream);
+            node.follow(&stream);
         }
     }
     let [first, second] = &nodes;
@@ -129,16 +114,7 @@ fn run(seed: u64, writers: usize) {
     let here = rows(|sql| first.read(sql));
     assert_eq!(here, rows(|sql| second.read(sql)), "seed {seed}");
     if writers == 1 {
-        let read = |sql: &str| {
-            let mut rows = alone.prepare(sql).unwrap();
-            let rows: Vec<String> = rows
-                .query_map([], |r| r.get(0))
-                .unwrap()
-                .map(Result::unwrap)
-                .collect();
-            rows.join(",")
-        };
-        assert_eq!(here, rows(read), "seed {seed}");
+        assert_eq!(here, rows(|sql| read(&alone, sql)), "seed {seed}");
     }
 }
 

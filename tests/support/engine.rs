@@ -126,13 +126,7 @@ impl Node {
     }
 
     pub fn read(&self, sql: &str) -> String {
-        let mut rows = self.app.prepare(sql).unwrap();
-        let rows: Vec<String> = rows
-            .query_map([], |r| r.get(0))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
-        rows.join(",")
+        read(&self.app, sql)
     }
 
     /// What is new, as the message that publishes it.
@@ -168,6 +162,29 @@ impl Node {
         };
         self.replica.apply(messages, &options).unwrap()
     }
+
+    /// Applies what is new to it of a stream.
+    pub fn follow(&mut self, stream: &[Bytes]) -> Applied {
+        let behind = self.replica.position().sequence.0 as usize;
+        let messages: Vec<_> = stream
+            .iter()
+            .enumerate()
+            .skip(behind)
+            .map(|(i, bytes)| incoming::open(Sequence(i as u64 + 1), bytes))
+            .collect();
+        self.apply(&messages)
+    }
+}
+
+/// The first column of all rows that a query finds.
+pub fn read(conn: &Connection, sql: &str) -> String {
+    let mut rows = conn.prepare(sql).unwrap();
+    let rows: Vec<String> = rows
+        .query_map([], |r| r.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    rows.join(",")
 }
 
 fn open(id: u64, path: &Path) -> Replica {

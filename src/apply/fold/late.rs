@@ -76,11 +76,8 @@ impl Fold<'_, '_> {
         }
         for (plan, key, here, values) in &rows {
             let (key, values) = (lent(key), lent(values));
-            let write = |fold: &Self| match here {
-                Some(here) => write::put_back(fold.ctx.conn, plan, here, &values),
-                None => write::whole(fold.ctx.conn, plan, &key, &values),
-            };
-            match write(self) {
+            let here = here.as_deref();
+            match self.write(plan, &key, &values, here) {
                 Err(e) if fault_of(&e) == Fault::Unique => {}
                 done => {
                     done.map_err(|e| refused(plan, e))?;
@@ -88,7 +85,8 @@ impl Fold<'_, '_> {
                 }
             }
             self.displace(plan, &key, &values, Spare::Nothing, Indexes::All)?;
-            write(self).map_err(|e| refused(plan, e))?;
+            self.write(plan, &key, &values, here)
+                .map_err(|e| refused(plan, e))?;
         }
         Ok(())
     }

@@ -461,6 +461,7 @@ impl Fold<'_, '_> {
         moved.map_or(Ok(()), |mine| self.log_cells(plan, &key, mine))
     }
 
+    /// Writes a row. `aside`: as in [`Fold::put`].
     fn write(
         &mut self,
         plan: &Plan,
@@ -471,11 +472,7 @@ impl Fold<'_, '_> {
         let conn = self.ctx.conn;
         match aside {
             Some(here) => write::put_back(conn, plan, here, values),
-            None if plan.table.fires.is_empty() => {
-                let last = &mut self.last;
-                last.execute(conn, &plan.upsert, values).map(drop)
-            }
-            None => write::whole(conn, plan, key, values),
+            None => write::whole(conn, &mut self.last, plan, key, values),
         }
     }
 

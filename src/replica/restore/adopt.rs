@@ -8,6 +8,7 @@ use std::path::Path;
 use super::table::TableRestore;
 use super::{RestoreError, RestoreOptions, Restored};
 use crate::apply::evaluator::Evaluators;
+use crate::apply::rows::LastStatement;
 use crate::change::position::Sequence;
 use crate::changelog::pending::TablePending;
 use crate::codec::commit::TableDefinition;
@@ -79,6 +80,7 @@ impl Replica {
                             keep_strangers: true,
                             out: &mut out,
                             evaluators: Evaluators::default(),
+                            last: LastStatement::default(),
                         }
                         .run()?;
                     }

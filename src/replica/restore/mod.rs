@@ -25,6 +25,7 @@ use rusqlite::Connection;
 use super::{Replica, ReplicaError, absent};
 use crate::apply::evaluator::Evaluators;
 use crate::apply::plan::{Fit, Gate, Plan, gate};
+use crate::apply::rows::LastStatement;
 use crate::capture::triggers;
 use crate::change::position::{NodeId, Sequence};
 use crate::change::table::Table;
@@ -228,6 +229,7 @@ impl Replica {
                     keep_strangers: false,
                     out: &mut out,
                     evaluators: Evaluators::default(),
+                    last: LastStatement::default(),
                 }
                 .run()?;
             }

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use super::{RestoreError, RestoreOptions, Restored};
 use crate::apply::evaluator::Evaluators;
 use crate::apply::plan::Plan;
+use crate::apply::rows::LastStatement;
 use crate::apply::{rows, write};
 use crate::capture::triggers;
 use crate::change::literal::sql_literals;
@@ -47,6 +48,7 @@ pub struct TableRestore<'a> {
     pub keep_strangers: bool,
     pub out: &'a mut Restored,
     pub evaluators: Evaluators,
+    pub last: LastStatement<'a>,
 }
 
 /// What is pending of a row, as far as it matters here.
@@ -299,11 +301,11 @@ impl TableRestore<'_> {
         if self.keep_strangers {
             self.journal_stranger(key, &values)?;
         }
-        let mut wrote = write::whole(self.conn, plan, key, &values);
+        let mut wrote = write::whole(self.conn, &mut self.last, plan, key, &values);
         if wrote.as_ref().is_err_and(|e| fault_of(e) == Fault::Unique)
             && self.clear_keyless(&values)?
         {
-            wrote = write::whole(self.conn, plan, key, &values);
+            wrote = write::whole(self.conn, &mut self.last, plan, key, &values);
         }
         match wrote {
             Ok(()) => self.out.written += 1,
