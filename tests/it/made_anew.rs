@@ -67,7 +67,7 @@ fn a_table_that_was_renamed_and_is_made_anew_sets_nothing_back() {
         node.sql("ALTER TABLE t RENAME TO u");
         node.wait_log("is now called \"u\"");
     }
-    cluster[1].signal(Signal::SIGSTOP);
+    cluster[1].freeze();
     cluster[0].sql("UPDATE u SET a = 'kept' WHERE id = '1'; DELETE FROM u WHERE id = '2'");
     cluster[0].wait_published();
     cluster[1].sql("UPDATE u SET b = 'mine' WHERE id = '1'");

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -298,6 +299,22 @@ impl Node {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid() as i32), signal).unwrap();
+    }
+
+    /// Stops the daemon where it holds no lock of the database, so that the app can go on writing. SIGCONT lets it go on.
+    pub fn freeze(&self) {
+        let app = self.app();
+        app.busy_timeout(Duration::ZERO).unwrap();
+        eventually("the daemon stands where it holds no lock", || {
+            self.signal(Signal::SIGSTOP);
+            // Its threads come to a halt one after the other.
+            std::thread::sleep(Duration::from_millis(50));
+            let free = app.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok();
+            if !free {
+                self.signal(Signal::SIGCONT);
+            }
+            free
+        });
     }
 
     /// Waits until the daemon has ended by itself.
