@@ -278,8 +278,14 @@ fn state_columns(conn: &rusqlite::Connection) -> Vec<String> {
 fn state_of_every_format_is_read_and_brought_up_to_date() {
     let dir = tempfile::tempdir().unwrap();
     let mut shapes = Vec::new();
-    // The triggers of the third were made before they let the application drop columns.
-    for (format, state) in [(1, "1"), (2, "2"), (3, "3-old"), (3, "3")] {
+    // Of the third there are triggers that do not let the application drop columns, and those of the key that fire at any update.
+    for (format, state) in [
+        (1, "1"),
+        (2, "2"),
+        (3, "3-old"),
+        (3, "3-any-update"),
+        (3, "3"),
+    ] {
         let path = dir.path().join(format!("{state}.db"));
         let conn = database_of(format, state, &path);
         let replica = Replica::open(&path, &options(), Duration::from_secs(5), &|| false).unwrap();

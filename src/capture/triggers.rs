@@ -149,6 +149,16 @@ fn names(table: &Table, columns: &[usize]) -> String {
     names.join(", ")
 }
 
+/// By which names a statement can set the key. SQLite asks nobody whether a column of `UPDATE OF` exists, and compares it with what the statement says: a rowid has three names of its
+/// own. A trigger that a statement cannot concern costs it nothing.
+fn names_of_key(table: &Table) -> String {
+    let mut names: Vec<String> = table.key_names().iter().map(|k| quote(k)).collect();
+    if table.integer_key || matches!(table.key, TableKey::Rowid(_)) {
+        names.extend(["rowid", "oid", "_rowid_"].map(str::to_owned));
+    }
+    names.join(", ")
+}
+
 /// The triggers of a table. Those that are to fire first come last, since SQLite fires newer ones first.
 #[must_use]
 pub fn triggers(table: &Table, generation: i64) -> Vec<Object> {
@@ -215,7 +225,10 @@ pub fn triggers(table: &Table, generation: i64) -> Vec<Object> {
     }
     out.push(make(
         "rekey",
-        format!("AFTER UPDATE ON {on} WHEN NOT ({same_key})"),
+        format!(
+            "AFTER UPDATE OF {} ON {on} WHEN NOT ({same_key})",
+            names_of_key(table)
+        ),
         format!(
             "{} {}",
             log("OLD", ChangeKind::Delete),
