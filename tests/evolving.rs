@@ -420,7 +420,8 @@ fn a_dropped_column_that_is_back_has_what_the_cluster_has() {
         [Reason::Included]
     );
     let fold = b.folder().join("fold.db");
-    copy::finish(copy::copy(b.reader(), &fold).unwrap()).unwrap();
+    copy::finish(copy::copy(b.reader().path().unwrap().as_ref(), &fold, || false).unwrap())
+        .unwrap();
     let options = RestoreOptions {
         cluster: "",
         keep_ours: false,

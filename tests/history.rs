@@ -35,7 +35,7 @@ fn keeping(id: u64, schema: &str) -> Node {
 /// The base that a node gives: `remains` is what the stream holds now.
 fn base(of: &Node, remains: &[Incoming], void: &[Sequence]) -> PathBuf {
     let path = of.folder().join("base.db");
-    let mut copied = copy::copy(of.reader(), &path).unwrap();
+    let mut copied = copy::copy(of.reader().path().unwrap().as_ref(), &path, || false).unwrap();
     let me = of.replica.node_id();
     let own: Vec<&IncomingBatch> = remains
         .iter()
@@ -204,7 +204,8 @@ fn what_is_pending_in_the_node_that_gives_the_base_is_not_published_again() {
 fn a_base_of_a_file_that_does_not_know_its_own_batches_ends_no_life() {
     let mut one = keeping(1, T);
     let older = one.folder().join("older.db");
-    copy::finish(copy::copy(one.reader(), &older).unwrap()).unwrap();
+    copy::finish(copy::copy(one.reader().path().unwrap().as_ref(), &older, || false).unwrap())
+        .unwrap();
     one.write("UPDATE t SET a = 'sent later' WHERE id = 1");
     let sent = one.scan();
     // An older file stands in its place, whose app writes something else.

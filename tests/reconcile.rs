@@ -31,7 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The fold at this moment, in a file of its own. Nothing may be pending.
 fn fold(node: &Node) -> PathBuf {
     let path = node.folder().join("fold.db");
-    copy::finish(copy::copy(node.reader(), &path).unwrap()).unwrap();
+    copy::finish(copy::copy(node.reader().path().unwrap().as_ref(), &path, || false).unwrap())
+        .unwrap();
     path
 }
 
@@ -510,7 +511,8 @@ fn a_snapshot_of_a_node_without_a_table_holds_what_others_have_in_it() {
         assert_eq!(replica.position().sequence, Sequence(1));
         drop(replica);
         let snapshot = node.folder().join(format!("snapshot-{n}.db"));
-        let mut copied = copy::copy(node.reader(), &snapshot).unwrap();
+        let mut copied =
+            copy::copy(node.reader().path().unwrap().as_ref(), &snapshot, || false).unwrap();
         let put = absent::put(&mut copied, &from, &names).unwrap();
         assert_eq!(put, names[..3]);
         copy::finish(copied).unwrap();

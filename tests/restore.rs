@@ -23,7 +23,8 @@ use support::engine::{Node, stream};
 fn snapshot(of: &Node) -> PathBuf {
     let path = of.folder().join("snapshot.db");
     let _ = std::fs::remove_file(&path);
-    copy::finish(copy::copy(of.reader(), &path).unwrap()).unwrap();
+    copy::finish(copy::copy(of.reader().path().unwrap().as_ref(), &path, || false).unwrap())
+        .unwrap();
     path
 }
 
@@ -289,7 +290,8 @@ fn a_table_that_is_behind_waits_for_a_snapshot_that_has_it() {
             .unwrap()
     );
     let carries = leader.folder().join("carries.db");
-    let mut copied = copy::copy(leader.reader(), &carries).unwrap();
+    let mut copied =
+        copy::copy(leader.reader().path().unwrap().as_ref(), &carries, || false).unwrap();
     absent::put(&mut copied, &from, &["t".to_owned()]).unwrap();
     copy::finish(copied).unwrap();
     let later = leader.folder().join("later.db");

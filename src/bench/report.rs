@@ -74,12 +74,13 @@ impl Report {
             if let Some(baseline) = baseline {
                 let _ = writeln!(out, "  baseline: {}", baseline.is);
             }
-            if let Some(floor) = &row.floor {
+            for floor in &row.floors {
                 let _ = writeln!(
                     out,
-                    "  against {} ({}): {}",
+                    "  {}: {}, {}; against it: {}",
                     floor.is,
                     span(&floor.values, number),
+                    span(&row.cost_of(floor), |r| row.ratio_text(r)),
                     span(&row.ratios(Some(floor)), |r| row.ratio_text(r))
                 );
             }

@@ -48,8 +48,8 @@ pub struct Row {
     pub ours: Series,
     /// What it is judged by.
     pub baseline: Option<Baseline>,
-    /// A second one, which is only shown.
-    pub floor: Option<Baseline>,
+    /// What stands against the target: less than the row's work, which costs that much already. Only shown.
+    pub floors: Vec<Baseline>,
     /// How it is judged.
     pub target: Target,
     /// More that was seen.
@@ -71,7 +71,7 @@ impl Row {
             unit,
             ours: Series::default(),
             baseline: baseline.map(Baseline::new),
-            floor: None,
+            floors: Vec::new(),
             target,
             notes: Vec::new(),
         }
@@ -104,15 +104,23 @@ impl Row {
     /// One ratio a round: neighbours in time are compared.
     #[must_use]
     pub fn ratios(&self, to: Option<&Baseline>) -> Series {
-        let Some(to) = to else {
-            return Series::default();
-        };
-        let pairs = to.values.0.iter().zip(&self.ours.0);
+        to.map_or_else(Series::default, |to| self.against(to, &self.ours))
+    }
+
+    /// What a floor costs against the baseline, as the row's own ratio is taken.
+    #[must_use]
+    pub fn cost_of(&self, floor: &Baseline) -> Series {
+        let baseline = self.baseline.as_ref();
+        baseline.map_or_else(Series::default, |b| self.against(b, &floor.values))
+    }
+
+    fn against(&self, to: &Baseline, values: &Series) -> Series {
+        let pairs = to.values.0.iter().zip(&values.0);
         Series(
             pairs
-                .map(|(base, ours)| match self.target {
-                    Target::Slowdown(_) => base / ours,
-                    _ => ours / base,
+                .map(|(base, value)| match self.target {
+                    Target::Slowdown(_) => base / value,
+                    _ => value / base,
                 })
                 .collect(),
         )
@@ -208,19 +216,24 @@ impl Row {
             "met": self.met(),
             "notes": self.notes,
         });
-        let held = [
-            ("baseline", "ratio", &self.baseline),
-            ("floor", "floor_ratio", &self.floor),
-        ];
         let Some(fields) = row.as_object_mut() else {
             return row;
         };
-        for (name, ratio, baseline) in held {
-            if let Some(baseline) = baseline {
-                fields.insert(format!("{name}_is"), json!(baseline.is));
-                fields.insert(name.to_owned(), baseline.values.json());
-                fields.insert(ratio.to_owned(), self.ratios(Some(baseline)).json());
-            }
+        if let Some(baseline) = &self.baseline {
+            fields.insert("baseline_is".to_owned(), json!(baseline.is));
+            fields.insert("baseline".to_owned(), baseline.values.json());
+            fields.insert("ratio".to_owned(), self.ratios(Some(baseline)).json());
+        }
+        if !self.floors.is_empty() {
+            let floors = self.floors.iter().map(|floor| {
+                json!({
+                    "is": floor.is,
+                    "values": floor.values.json(),
+                    "cost": self.cost_of(floor).json(),
+                    "ratio": self.ratios(Some(floor)).json(),
+                })
+            });
+            fields.insert("floors".to_owned(), floors.collect());
         }
         row
     }
@@ -258,10 +271,11 @@ mod tests {
         let mut row = row(Target::Slowdown(2.0), 100.0, 80.0).with("five of them");
         let mut floor = Baseline::new("nothing at all");
         floor.values.push(90.0);
-        row.floor = Some(floor);
+        row.floors.push(floor);
         let json = row.json();
         assert_eq!(json["ratio"]["median"], 1.25);
-        assert_eq!(json["floor_ratio"]["median"], 1.125);
+        assert_eq!(json["floors"][0]["ratio"]["median"], 1.125);
+        assert_eq!(json["floors"][0]["cost"]["median"], 1.111);
         assert_eq!(
             (&json["met"], &json["target"]),
             (&true.into(), &"\u{2264} x2".into())

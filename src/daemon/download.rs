@@ -112,6 +112,5 @@ pub fn is_lost(error: &CatalogError) -> bool {
     match error {
         CatalogError::Damaged { .. } | CatalogError::Name(_) => true,
         CatalogError::Store(e) => e.is_missing(),
-        CatalogError::File { .. } => false,
     }
 }

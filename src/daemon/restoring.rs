@@ -203,7 +203,9 @@ fn copy_beside(database: &Path) -> Result<PathBuf, Unsettled> {
     name.push(format!(".before-restore-{}", moment::compact()));
     let path = PathBuf::from(name);
     let _ = std::fs::remove_file(&path);
-    let reader = connection::open_reader(database).map_err(fault)?;
-    drop(copy::copy(&reader, &path).map_err(fault)?);
+    drop(copy::copy(database, &path, || false).map_err(fault)?);
+    std::fs::File::open(&path)
+        .and_then(|file| file.sync_all())
+        .map_err(fault)?;
     Ok(path)
 }

@@ -10,34 +10,51 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use crate::capture::{keep_names, remove};
+use crate::runtime::page_cache::Passage;
 use crate::sqlite::connection;
 use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
 use crate::sqlite::introspect;
 
-/// Copies the database into a new file. What is pending in it stays in its change logs: [`finish`] takes those out.
+/// Copies the database into a new file, which is not durable. What is pending in it stays in its change logs: [`finish`] takes those out.
 ///
 /// # Errors
-/// SQLite's: the file must not exist, the disk must have room.
-pub fn copy(reader: &Connection, to: &Path) -> Result<Connection, SqliteError> {
+/// SQLite's, also when `stop` says so: the file must not exist, the disk must have room.
+pub fn copy(
+    database: &Path,
+    to: &Path,
+    stop: impl Fn() -> bool + Send + 'static,
+) -> Result<Connection, SqliteError> {
+    /// Steps of SQLite's machine between two looks: well under a millisecond.
+    const STEPS: i32 = 10_000;
     let doing = || format!("copy the database to {}", to.display());
-    let database = reader.path().map(Path::new);
-    let mode = database.and_then(|path| Some(path.metadata().ok()?.mode() & 0o777));
+    let mode = database.metadata().map(|m| m.mode() & 0o777);
     // Made before SQLite does: whoever may not read the database may not read its copy. Where this fails, SQLite says why.
-    let _ = OpenOptions::new()
+    let file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(mode.unwrap_or(0o600))
-        .open(to);
+        .open(to)
+        .ok();
+    let mut passage = Passage::default();
+    let looks = move || {
+        if let Some(file) = &file {
+            passage.advance(file, file.metadata().map_or(0, |m| m.len()));
+        }
+        stop()
+    };
+    let mut reader = connection::open_reader(database)?;
+    reader
+        .progress_handler(STEPS, Some(looks))
+        .doing_with(doing)?;
     // The copy is made by this connection's handle, which is not to write otherwise.
     reader
-        .pragma_update(None, "query_only", false)
+        .execute_batch("PRAGMA query_only = OFF; PRAGMA synchronous = OFF")
         .doing_with(doing)?;
-    let copied = reader.execute("VACUUM main INTO ?1", [to.to_string_lossy()]);
     reader
-        .pragma_update(None, "query_only", true)
+        .execute("VACUUM main INTO ?1", [to.to_string_lossy()])
         .doing_with(doing)?;
-    copied.doing_with(doing)?;
+    drop(reader);
     connection::open_writer(to)
 }
 

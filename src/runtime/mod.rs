@@ -1,5 +1,5 @@
-//! How the daemon lives: one request to stop that everybody hears, waits that grow, signals, and what
-//! the service manager is told.
+//! How the daemon lives: one request to stop that everybody hears, waits that grow, signals, what
+//! the service manager is told, and what the system is told of large files.
 //!
 //! Invariant: every wait made here ends when stopping is requested.
 
@@ -8,6 +8,7 @@ pub mod child;
 pub mod duration;
 pub mod moment;
 pub mod notify;
+pub mod page_cache;
 pub mod shutdown;
 pub mod signals;
 

@@ -1,13 +1,11 @@
 //! The snapshots of one cluster in a store.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use super::manifest::{self, Manifest, ManifestError};
 use crate::change::history::History;
@@ -57,14 +55,6 @@ pub enum CatalogError {
     /// A manifest names something that no store can hold.
     #[error(transparent)]
     Name(#[from] InvalidKey),
-    /// A file here.
-    #[error("could not read {path}: {source}")]
-    File {
-        /// The file.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
 }
 
 /// A snapshot that is in the store, or what is wrong with it.
@@ -193,11 +183,8 @@ impl Catalog {
             // One more than it should have is enough to know.
             return self.compare(manifest, manifest.size.saturating_add(1), String::new());
         }
-        let size = got?;
-        let compared = match hash(to).await {
-            Ok(found) => self.compare(manifest, size, found),
-            Err(e) => Err(e),
-        };
+        let got = got?;
+        let compared = self.compare(manifest, got.len, got.sha256);
         if compared.is_err() {
             let _ = std::fs::remove_file(to);
         }
@@ -232,15 +219,11 @@ impl Catalog {
         progress: &Progress,
     ) -> Result<Manifest, CatalogError> {
         manifest.cluster = self.cluster.clone().unwrap_or_default();
-        manifest.size = std::fs::metadata(file)
-            .map_err(|source| unreadable(file, source))?
-            .len();
         let name = manifest::new_name(Sequence(manifest.sequence));
         manifest.file = format!("{name}.db");
         let database = key(&manifest.file)?;
-        // Two readers of one file: the second finds it in memory.
-        let put = async { Ok(self.store.put(&database, file, progress).await?) };
-        (manifest.sha256, _) = tokio::try_join!(hash(file), put)?;
+        let sent = self.store.put(&database, file, progress).await?;
+        (manifest.size, manifest.sha256) = (sent.len, sent.sha256);
         let bytes = Bytes::from(manifest.write());
         self.store
             .put_small(&key(&format!("{name}.json"))?, bytes)
@@ -255,9 +238,10 @@ impl Catalog {
     pub async fn set_latest(&self, file: &Path, manifest: &Manifest) -> Result<(), CatalogError> {
         // Never a manifest beside a database that is another.
         self.store.delete(&key(LATEST_MANIFEST)?).await?;
-        self.store
-            .put(&key(LATEST)?, file, &Progress::none())
-            .await?;
+        let (stored, latest) = (key(&manifest.file)?, key(LATEST)?);
+        if !self.store.duplicate(&stored, &latest).await {
+            self.store.put(&latest, file, &Progress::none()).await?;
+        }
         let bytes = Bytes::from(manifest.write());
         self.store.put_small(&key(LATEST_MANIFEST)?, bytes).await?;
         Ok(())
@@ -280,8 +264,8 @@ impl Catalog {
     /// # Errors
     /// As [`fetch`](Self::fetch).
     pub async fn verify(&self, manifest: &Manifest) -> Result<(), CatalogError> {
-        let (size, hash) = self.store.sha256(&key(&manifest.file)?).await?;
-        self.compare(manifest, size, hash)
+        let found = self.store.read_back(&key(&manifest.file)?).await?;
+        self.compare(manifest, found.len, found.sha256)
     }
 
     /// Removes the snapshots of this cluster beyond the newest and [`OLDER`] before it that can be restored; and, where they are of earlier positions than
@@ -344,35 +328,4 @@ fn stem(name: &str) -> &str {
 /// What a manifest names may be anything.
 fn key(name: &str) -> Result<Key, CatalogError> {
     Ok(Key::new(name)?)
-}
-
-/// The SHA-256 of a file, hexadecimal.
-async fn hash(file: &Path) -> Result<String, CatalogError> {
-    let path = file.to_owned();
-    let hashed = tokio::task::spawn_blocking(move || {
-        let mut file = std::fs::File::open(&path)?;
-        let mut digest = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            let n = file.read(&mut buffer)?;
-            if n == 0 {
-                break;
-            }
-            digest.update(buffer.get(..n).unwrap_or_default());
-        }
-        let bytes = digest.finalize();
-        Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
-    })
-    .await;
-    match hashed {
-        Ok(result) => result.map_err(|source| unreadable(file, source)),
-        Err(e) => Err(unreadable(file, std::io::Error::other(e))),
-    }
-}
-
-fn unreadable(file: &Path, source: std::io::Error) -> CatalogError {
-    CatalogError::File {
-        path: file.display().to_string(),
-        source,
-    }
 }

@@ -233,13 +233,7 @@ fn copy_file(
     to: &Path,
     stop: impl Fn() -> bool + Send + 'static,
 ) -> Result<Connection, SqliteError> {
-    /// Steps of SQLite's machine between two looks: well under a millisecond.
-    const STEPS: i32 = 10_000;
-    let mut reader = connection::open_reader(database)?;
-    reader
-        .progress_handler(STEPS, Some(stop))
-        .doing("copy the database")?;
-    copy::copy(&reader, to)
+    copy::copy(database, to, stop)
 }
 
 /// The last pending row of each change log in the copy.

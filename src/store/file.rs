@@ -3,13 +3,13 @@
 //! Invariants: an object is written beside its place, made durable and renamed; the folder is never created, since a share that
 //! is not mounted would be filled in below its mount point.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tokio::fs;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 use super::Entry;
 use super::error::{Fault, local};
@@ -17,7 +17,12 @@ use super::key::{Key, is_partial};
 use super::meter::Meter;
 use super::retrying::Backend;
 use super::sink::Sink;
-use super::source::{PIECE, Source};
+use super::source::Source;
+use super::written::Written;
+use crate::runtime::page_cache::{Passage, WINDOW, leave};
+
+/// Each piece is a way to another thread and back.
+const LARGE_PIECE: usize = 512 * 1024;
 
 pub(super) struct Folder {
     path: PathBuf,
@@ -45,6 +50,37 @@ impl Folder {
             error,
             format!("make the folder {path}, or mount it, or correct snapshot.file.path"),
         )
+    }
+
+    /// A new file beside the place of an object, which goes again unless it is put [there](Self::place).
+    async fn begin(&self, key: &Key) -> Result<(std::fs::File, tempfile::TempPath), Fault> {
+        let partial = self.path.join(key.partial());
+        let fault = |error| local(error, &partial);
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&partial)
+            .await
+            .map_err(fault)?
+            .into_std()
+            .await;
+        // Removed by its destructor unless it is renamed: also when the future is dropped.
+        let temporary = tempfile::TempPath::try_from_path(&partial).map_err(fault)?;
+        Ok((file, temporary))
+    }
+
+    /// Makes a durable file the object.
+    async fn place(&self, temporary: tempfile::TempPath, key: &Key) -> Result<(), Fault> {
+        let place = self.path.join(key.as_str());
+        temporary
+            .persist(&place)
+            .map_err(|error| local(error.error, &place))?;
+        let folder = fs::File::open(&self.path).await;
+        let synced = match folder {
+            Ok(folder) => folder.sync_all().await,
+            Err(error) => Err(error),
+        };
+        synced.map_err(|error| local(error, &self.path))
     }
 
     async fn names(&self) -> Result<Vec<(String, std::fs::Metadata)>, Fault> {
@@ -75,18 +111,11 @@ impl Backend for Folder {
 
     async fn put(&self, key: &Key, source: &Source) -> Result<(), Fault> {
         self.check().await?;
-        let partial = self.path.join(key.partial());
-        let fault = |error| local(error, &partial);
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&partial)
-            .await
-            .map_err(fault)?;
-        // Removed by its destructor unless it is renamed: also when the future is dropped.
-        let temporary = tempfile::TempPath::try_from_path(&partial).map_err(fault)?;
+        let (file, temporary) = self.begin(key).await?;
+        let mut file = Written::new(file);
+        let fault = |error| local(error, &temporary);
         let mut reader = source.whole();
-        let mut piece = vec![0; PIECE];
+        let mut piece = vec![0; LARGE_PIECE];
         loop {
             let count = reader.read(&mut piece).await.map_err(fault)?;
             if count == 0 {
@@ -95,19 +124,40 @@ impl Backend for Folder {
             let bytes = piece.get(..count).unwrap_or_default();
             file.write_all(bytes).await.map_err(fault)?;
         }
-        file.flush().await.map_err(fault)?;
-        file.sync_all().await.map_err(fault)?;
+        file.finish_durably().await.map_err(fault)?;
         source.meter().alive();
-        let place = self.path.join(key.as_str());
-        temporary
-            .persist(&place)
-            .map_err(|error| local(error.error, &place))?;
-        let folder = fs::File::open(&self.path).await;
-        let synced = match folder {
-            Ok(folder) => folder.sync_all().await,
-            Err(error) => Err(error),
+        self.place(temporary, key).await
+    }
+
+    /// By the system itself, which may ask the server of a mounted folder to do it, or let both names share their blocks.
+    async fn duplicate(&self, from: &Key, to: &Key, meter: &Meter) -> Result<bool, Fault> {
+        self.check().await?;
+        let path = self.path.join(from.as_str());
+        let from = match fs::File::open(&path).await {
+            Ok(file) => file.into_std().await,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Fault::Missing),
+            Err(error) => return Err(local(error, &path)),
         };
-        synced.map_err(|error| local(error, &self.path))
+        let (file, temporary) = self.begin(to).await?;
+        let fault = |error| local(error, &temporary);
+        let mut copy = Copying {
+            from,
+            to: file,
+            at: 0,
+            read: Passage::default(),
+            written: Passage::default(),
+        };
+        loop {
+            let window = tokio::task::spawn_blocking(move || (copy.window(), copy));
+            let (count, back) = window.await.map_err(|e| fault(io::Error::other(e)))?;
+            copy = back;
+            meter.alive();
+            if count.map_err(fault)? == 0 {
+                break;
+            }
+        }
+        self.place(temporary, to).await?;
+        Ok(true)
     }
 
     async fn get(&self, key: &Key, sink: &mut Sink) -> Result<(), Fault> {
@@ -122,13 +172,16 @@ impl Backend for Folder {
             Err(error) => return Err(fault(error)),
         };
         sink.expect(file.metadata().await.map_err(fault)?.len());
-        let mut piece = vec![0; PIECE];
+        let mut piece = vec![0; LARGE_PIECE];
+        let (mut at, mut passage) = (0, Passage::default());
         loop {
             let count = file.read(&mut piece).await.map_err(fault)?;
             if count == 0 {
                 return Ok(());
             }
             sink.write(piece.get(..count).unwrap_or_default()).await?;
+            at += count as u64;
+            passage.advance(&file, at);
         }
     }
 
@@ -156,6 +209,30 @@ impl Backend for Folder {
                 remove(&self.path.join(name)).await?;
                 count += 1;
             }
+        }
+        Ok(count)
+    }
+}
+
+/// A file that is copied by the system.
+struct Copying {
+    from: std::fs::File,
+    to: std::fs::File,
+    at: u64,
+    read: Passage,
+    written: Passage,
+}
+
+impl Copying {
+    /// Copies the next window; where nothing is left, all of it is on the disk. Returns how many bytes it copied.
+    fn window(&mut self) -> io::Result<u64> {
+        let count = io::copy(&mut (&self.from).take(WINDOW), &mut &self.to)?;
+        self.at += count;
+        self.read.advance(&self.from, self.at);
+        self.written.advance(&self.to, self.at);
+        if count == 0 {
+            self.to.sync_all()?;
+            leave(&self.to);
         }
         Ok(count)
     }

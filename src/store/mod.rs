@@ -13,6 +13,7 @@
 //! - No secret is in a name, a log line or an error. A server's host key or certificate is always checked.
 //! - Passing faults are tried again here; what comes out is for the caller to schedule, or for a person to mend.
 
+mod digest;
 mod error;
 mod file;
 #[cfg(feature = "store-sftp")]
@@ -34,6 +35,7 @@ mod sink;
 mod source;
 #[cfg(feature = "store-webdav")]
 mod webdav;
+mod written;
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -62,20 +64,38 @@ pub struct Entry {
     pub modified: Option<SystemTime>,
 }
 
+/// What an object contains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// Its length in bytes.
+    pub len: u64,
+    /// Its SHA-256, hexadecimal.
+    pub sha256: String,
+}
+
 /// A place for snapshots. All methods try again on passing faults, a bounded number of times; dropping the future stops it.
 #[async_trait]
 pub trait SnapshotStore: Send + Sync + Debug {
     /// Kind and place, for people; without secrets.
     fn name(&self) -> &str;
 
-    /// Stores the file `source`, which must not change meanwhile, under `key`, replacing what is there. Returns its length in bytes.
+    /// Stores the file `source`, which must not change meanwhile, under `key`, replacing what is there. Returns what was sent.
     /// Never the app's live database: reading it by hand would drop SQLite's locks.
     ///
     /// # Errors
     /// [`StoreError::Passing`], [`StoreError::Permanent`]; what was stored before is untouched.
-    async fn put(&self, key: &Key, source: &Path, progress: &Progress) -> Result<u64, StoreError>;
+    async fn put(
+        &self,
+        key: &Key,
+        source: &Path,
+        progress: &Progress,
+    ) -> Result<Content, StoreError>;
 
-    /// Fetches the object into the file `to`, which appears when it is whole, replacing what is there. Returns its length in bytes.
+    /// Stores what is stored under `from` under `to` too, replacing what is there, without sending it again. `false` where that was not
+    /// done, because the store has no way to or it failed: what was there before is untouched then, and storing it from the file will do, or say what is wrong.
+    async fn duplicate(&self, from: &Key, to: &Key) -> bool;
+
+    /// Fetches the object into the file `to`, which appears when it is whole, replacing what is there. Returns what came.
     /// Never onto the app's live database. No more than `most` bytes are written, whatever the store sends.
     ///
     /// # Errors
@@ -86,13 +106,13 @@ pub trait SnapshotStore: Send + Sync + Debug {
         to: &Path,
         most: u64,
         progress: &Progress,
-    ) -> Result<u64, StoreError>;
+    ) -> Result<Content, StoreError>;
 
-    /// Reads the object back, and keeps nothing of it: its length in bytes and its SHA-256, hexadecimal.
+    /// Reads the object back, and keeps nothing of it.
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    async fn sha256(&self, key: &Key) -> Result<(u64, String), StoreError>;
+    async fn read_back(&self, key: &Key) -> Result<Content, StoreError>;
 
     /// Stores at most [`MAX_SMALL`] bytes under `key`, replacing what is there.
     ///

@@ -9,13 +9,15 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::io::AsyncReadExt as _;
 
-use super::error::{Fault, StoreError};
+use super::digest::InOrder;
+use super::error::{Fault, StoreError, local};
 use super::key::Key;
 use super::meter::{Meter, Progress, watched};
-use super::sink::Sink;
-use super::source::Source;
-use super::{Entry, MAX_SMALL, SnapshotStore};
+use super::sink::{Kept, Sink};
+use super::source::{PIECE, Source};
+use super::{Content, Entry, MAX_SMALL, SnapshotStore};
 use crate::runtime::backoff::Backoff;
 
 /// How long and how often a store is tried.
@@ -52,6 +54,10 @@ pub(super) trait Backend: Send + Sync {
     fn name(&self) -> String;
     /// Stores the object, visible whole or not at all.
     async fn put(&self, key: &Key, source: &Source) -> Result<(), Fault>;
+    /// Stores the object under another name too, without its bytes going through here; `false` where there is no way to.
+    async fn duplicate(&self, _from: &Key, _to: &Key, _meter: &Meter) -> Result<bool, Fault> {
+        Ok(false)
+    }
     /// Fetches the object; says its length first where the store does.
     async fn get(&self, key: &Key, sink: &mut Sink) -> Result<(), Fault>;
     /// The objects.
@@ -118,7 +124,7 @@ impl<B: Backend> Retrying<B> {
         key: &Key,
         progress: &Progress,
         sink: impl Fn(Meter) -> Result<Sink, Fault> + Send + Sync,
-    ) -> Result<(u64, Bytes), StoreError> {
+    ) -> Result<Kept, StoreError> {
         let mut tries = self.tries(format!("fetching {key}"), key.as_str());
         loop {
             let meter = Meter::new(progress.clone(), 0);
@@ -141,12 +147,35 @@ impl<B: Backend> SnapshotStore for Retrying<B> {
         &self.name
     }
 
-    async fn put(&self, key: &Key, source: &Path, progress: &Progress) -> Result<u64, StoreError> {
-        let len = Source::measure(source)
-            .await
-            .map_err(|fault| fault.named(&self.name, &format!("storing {key}"), key.as_str()))?;
-        let file = |meter| Source::file(source, len, meter);
-        self.upload(key, progress, file, len).await
+    async fn put(
+        &self,
+        key: &Key,
+        source: &Path,
+        progress: &Progress,
+    ) -> Result<Content, StoreError> {
+        let named = |fault: Fault| fault.named(&self.name, &format!("storing {key}"), key.as_str());
+        let len = Source::measure(source).await.map_err(named)?;
+        let digest = InOrder::default();
+        let file = |meter| Source::file(source, len, meter, digest.clone());
+        self.upload(key, progress, file, len).await?;
+        let sha256 = match digest.finish(len) {
+            Some(sha256) => sha256,
+            None => hash(source, len).await.map_err(named)?,
+        };
+        Ok(Content { len, sha256 })
+    }
+
+    async fn duplicate(&self, from: &Key, to: &Key) -> bool {
+        let meter = Meter::default();
+        let copy = self.backend.duplicate(from, to, &meter);
+        match watched(&meter, self.limits.stall, copy).await {
+            Ok(done) => done,
+            Err(fault) => {
+                let error = fault.named(&self.name, "copying", from.as_str());
+                tracing::debug!(%error, "it is sent a second time");
+                false
+            }
+        }
     }
 
     async fn get(
@@ -155,15 +184,16 @@ impl<B: Backend> SnapshotStore for Retrying<B> {
         to: &Path,
         most: u64,
         progress: &Progress,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Content, StoreError> {
         let file = |meter| Sink::file(to, most, meter);
-        Ok(self.download(key, progress, file).await?.0)
+        let Kept { len, sha256, .. } = self.download(key, progress, file).await?;
+        Ok(Content { len, sha256 })
     }
 
-    async fn sha256(&self, key: &Key) -> Result<(u64, String), StoreError> {
+    async fn read_back(&self, key: &Key) -> Result<Content, StoreError> {
         let hash = |meter| Ok(Sink::hash(meter));
-        let (len, digest) = self.download(key, &Progress::none(), hash).await?;
-        Ok((len, digest.iter().map(|b| format!("{b:02x}")).collect()))
+        let Kept { len, sha256, .. } = self.download(key, &Progress::none(), hash).await?;
+        Ok(Content { len, sha256 })
     }
 
     async fn put_small(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
@@ -184,7 +214,7 @@ impl<B: Backend> SnapshotStore for Retrying<B> {
     async fn get_small(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
         let memory = |meter| Ok(Sink::memory(MAX_SMALL, meter));
         match self.download(key, &Progress::none(), memory).await {
-            Ok((_, bytes)) => Ok(Some(bytes)),
+            Ok(kept) => Ok(Some(kept.bytes)),
             Err(StoreError::Missing { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -236,6 +266,17 @@ impl<B: Backend> std::fmt::Debug for Retrying<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SnapshotStore({})", self.name)
     }
+}
+
+/// The hash of a file of which a backend has read parts only, or not in order.
+async fn hash(path: &Path, len: u64) -> Result<String, Fault> {
+    let digest = InOrder::default();
+    let mut reader = Source::file(path, len, Meter::default(), digest.clone()).whole();
+    let mut piece = vec![0; PIECE];
+    while reader.read(&mut piece).await.map_err(|e| local(e, path))? > 0 {}
+    digest
+        .finish(len)
+        .ok_or_else(|| Fault::passing("the file changed while it was read"))
 }
 
 /// The tries of one request.

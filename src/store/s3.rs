@@ -11,6 +11,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::OnceCell;
 
 use super::Entry;
@@ -25,6 +26,14 @@ use crate::config::S3Config;
 
 /// Larger objects go in parts, so that one that breaks costs a part and not the object.
 const IN_ONE_REQUEST: u64 = 64 * 1024 * 1024;
+/// What a server copies within seconds, in bytes: it shows no sign of life meanwhile. S3 itself allows 5 GiB.
+const MOST_IN_A_COPY: u64 = 1024 * 1024 * 1024;
+/// What stands for itself in the name of what is to be copied; a plus sign would be taken for a space.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_');
 /// Above S3's least of 5 MiB; a part that is sent again costs seconds at most.
 const LEAST_PART: u64 = 8 * 1024 * 1024;
 /// S3 allows 10,000.
@@ -176,6 +185,27 @@ impl Backend for Bucket {
             .await
             .map_err(fault)?;
         Ok(())
+    }
+
+    async fn duplicate(&self, from: &Key, to: &Key, meter: &Meter) -> Result<bool, Fault> {
+        let client = self.client().await;
+        let place = self.place(from);
+        let object = client.head_object().bucket(&self.config.bucket);
+        let object = object.key(&place).send().await.map_err(fault)?;
+        meter.alive();
+        if unsigned(object.content_length).is_none_or(|len| len > MOST_IN_A_COPY) {
+            return Ok(false);
+        }
+        let source = format!("{}/{place}", self.config.bucket);
+        client
+            .copy_object()
+            .copy_source(utf8_percent_encode(&source, PLAIN).to_string())
+            .bucket(&self.config.bucket)
+            .key(self.place(to))
+            .send()
+            .await
+            .map_err(fault)?;
+        Ok(true)
     }
 
     async fn get(&self, key: &Key, sink: &mut Sink) -> Result<(), Fault> {

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncWriteExt;
 
+use super::digest::hexadecimal;
 use super::error::{Fault, local};
 use super::meter::Meter;
+use super::written::Written;
 
 /// Where a download goes.
 #[derive(Debug)]
@@ -24,7 +25,8 @@ pub(super) struct Sink {
 #[derive(Debug)]
 enum Target {
     File {
-        file: tokio::fs::File,
+        file: Written,
+        digest: Sha256,
         temporary: tempfile::TempPath,
         to: PathBuf,
         most: u64,
@@ -52,7 +54,8 @@ impl Sink {
         let (file, temporary) = temporary.into_parts();
         Ok(Self {
             target: Target::File {
-                file: tokio::fs::File::from_std(file),
+                file: Written::new(file),
+                digest: Sha256::new(),
                 temporary,
                 to: to.to_owned(),
                 most,
@@ -102,12 +105,20 @@ impl Sink {
     pub(super) async fn write(&mut self, piece: &[u8]) -> Result<(), Fault> {
         self.got += piece.len() as u64;
         match &mut self.target {
-            Target::File { file, to, most, .. } => {
+            Target::File {
+                file,
+                digest,
+                to,
+                most,
+                ..
+            } => {
                 if self.got > *most {
                     return Err(Fault::TooLong { most: *most });
                 }
                 let written = file.write_all(piece).await;
                 written.map_err(|error| local(error, to))?;
+                // While the piece is on its way.
+                digest.update(piece);
             }
             Target::Memory { bytes, limit } => {
                 if bytes.len() + piece.len() > *limit {
@@ -125,7 +136,7 @@ impl Sink {
     }
 
     /// All was written: checks the length, and makes it the target.
-    pub(super) async fn finish(self) -> Result<(u64, Bytes), Fault> {
+    pub(super) async fn finish(self) -> Result<Kept, Fault> {
         if let Some(expected) = self.expected
             && expected != self.got
         {
@@ -134,22 +145,39 @@ impl Sink {
                 "the transfer ended after {got} of {expected} bytes"
             )));
         }
-        match self.target {
+        let (bytes, digest) = match self.target {
             Target::File {
-                mut file,
+                file,
+                digest,
                 temporary,
                 to,
                 ..
             } => {
                 // Not made durable: a download is compared with its hash, used, and removed.
-                file.flush().await.map_err(|error| local(error, &to))?;
+                file.finish().await.map_err(|error| local(error, &to))?;
                 temporary
                     .persist(&to)
                     .map_err(|error| local(error.error, &to))?;
-                Ok((self.got, Bytes::new()))
+                (Bytes::new(), Some(digest))
             }
-            Target::Memory { bytes, .. } => Ok((self.got, bytes.freeze())),
-            Target::Hash(digest) => Ok((self.got, Bytes::copy_from_slice(&digest.finalize()))),
-        }
+            Target::Memory { bytes, .. } => (bytes.freeze(), None),
+            Target::Hash(digest) => (Bytes::new(), Some(digest)),
+        };
+        Ok(Kept {
+            len: self.got,
+            bytes,
+            sha256: digest.map(hexadecimal).unwrap_or_default(),
+        })
     }
+}
+
+/// What came of a download.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Its length in bytes.
+    pub(super) len: u64,
+    /// What went to memory.
+    pub(super) bytes: Bytes,
+    /// Its SHA-256, hexadecimal; empty for what went to memory.
+    pub(super) sha256: String,
 }

@@ -1,7 +1,7 @@
 //! What is uploaded: a file, or a few bytes, read in pieces and counted.
 //!
 //! Invariants: memory is a piece, whatever the length; what is read is exactly as long as was said, or an error: a file that
-//! shrinks under the upload is never sent short; each try reads from the start.
+//! shrinks under the upload is never sent short; each try reads from the start; the hash is of what was read, in order, once.
 
 use std::io;
 use std::path::Path;
@@ -12,8 +12,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::digest::InOrder;
 use super::error::{Fault, local};
 use super::meter::Meter;
+use crate::runtime::page_cache::Passage;
 
 /// Large enough that system calls cost nothing, small enough that progress is smooth.
 pub(super) const PIECE: usize = 256 * 1024;
@@ -24,6 +26,7 @@ pub(super) struct Source {
     origin: Origin,
     len: u64,
     meter: Meter,
+    digest: InOrder,
 }
 
 #[derive(Debug, Clone)]
@@ -45,15 +48,23 @@ impl Source {
         }
     }
 
-    pub(super) fn file(path: &Path, len: u64, meter: Meter) -> Self {
-        let origin = Origin::File(path.into());
-        Self { origin, len, meter }
+    pub(super) fn file(path: &Path, len: u64, meter: Meter, digest: InOrder) -> Self {
+        Self {
+            origin: Origin::File(path.into()),
+            len,
+            meter,
+            digest,
+        }
     }
 
     pub(super) fn memory(bytes: Bytes, meter: Meter) -> Self {
         let len = bytes.len() as u64;
-        let origin = Origin::Memory(bytes);
-        Self { origin, len, meter }
+        Self {
+            origin: Origin::Memory(bytes),
+            len,
+            meter,
+            digest: InOrder::default(),
+        }
     }
 
     /// Its length in bytes.
@@ -91,8 +102,10 @@ impl Source {
         };
         Reader {
             input,
+            at: from,
             left: len,
             meter: self.meter.clone(),
+            digest: self.digest.clone(),
         }
     }
 }
@@ -101,14 +114,16 @@ impl Source {
 #[derive(Debug)]
 pub(super) struct Reader {
     input: Input,
+    at: u64,
     left: u64,
     meter: Meter,
+    digest: InOrder,
 }
 
 #[derive(Debug)]
 enum Input {
     Opening(tokio::task::JoinHandle<io::Result<std::fs::File>>),
-    File(tokio::fs::File),
+    File(tokio::fs::File, Passage),
     Memory(Bytes),
 }
 
@@ -124,16 +139,19 @@ impl AsyncRead for Reader {
         }
         if let Input::Opening(task) = &mut this.input {
             let opened = ready!(Pin::new(task).poll(cx)).map_err(io::Error::other)?;
-            this.input = Input::File(tokio::fs::File::from_std(opened?));
+            this.input = Input::File(tokio::fs::File::from_std(opened?), Passage::default());
         }
         let room = usize::try_from(this.left)
             .unwrap_or(usize::MAX)
             .min(buffer.remaining());
         let count = match &mut this.input {
-            Input::File(file) => {
+            Input::File(file, passage) => {
                 let mut piece = ReadBuf::new(buffer.initialize_unfilled_to(room));
-                ready!(Pin::new(file).poll_read(cx, &mut piece))?;
-                piece.filled().len()
+                ready!(Pin::new(&mut *file).poll_read(cx, &mut piece))?;
+                let count = piece.filled().len();
+                this.digest.feed(this.at, piece.filled());
+                passage.advance(&*file, this.at + count as u64);
+                count
             }
             Input::Memory(bytes) => {
                 let piece = bytes.split_to(room.min(bytes.len()));
@@ -149,6 +167,7 @@ impl AsyncRead for Reader {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
         }
         buffer.advance(count);
+        this.at += count as u64;
         this.left -= count as u64;
         this.meter.moved(count);
         Poll::Ready(Ok(()))

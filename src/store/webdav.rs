@@ -157,6 +157,14 @@ impl Collection {
         accepted(client.mv_raw(&from, &to).await.map_err(failed)?)
     }
 
+    /// Removes what a failed upload left.
+    async fn tidy(&self, partial: &str) {
+        let tidy = tokio::time::timeout(TIDY_DEADLINE, self.remove(partial)).await;
+        if !matches!(tidy, Ok(Ok(()) | Err(Fault::Missing))) {
+            tracing::debug!(partial, "a failed upload stays until it is swept");
+        }
+    }
+
     async fn remove(&self, name: &str) -> Result<(), Fault> {
         let answer = self.client().await?.delete_raw(&self.place(name)).await;
         accepted(answer.map_err(failed)?)
@@ -181,16 +189,34 @@ impl Backend for Collection {
         let partial = key.partial();
         let done = self.upload(&partial, key, source).await;
         if done.is_err() {
-            let tidy = tokio::time::timeout(TIDY_DEADLINE, self.remove(&partial)).await;
-            if !matches!(tidy, Ok(Ok(()) | Err(Fault::Missing))) {
-                tracing::debug!(partial, "a failed upload stays until it is swept");
-            }
+            self.tidy(&partial).await;
         }
         done.map_err(|fault| match fault {
             // Somebody removed the collection or the upload meanwhile.
             Fault::Missing => Fault::passing("the upload is gone"),
             other => other,
         })
+    }
+
+    async fn duplicate(&self, from: &Key, to: &Key, meter: &Meter) -> Result<bool, Fault> {
+        let client = self.client().await?;
+        // Beside its place first: a server may remove what is there before it begins to copy.
+        let partial = to.partial();
+        let (from, beside, to) = (
+            self.place(from.as_str()),
+            self.place(&partial),
+            self.place(to.as_str()),
+        );
+        let copied = async {
+            accepted(client.cp_raw(&from, &beside, true).await.map_err(failed)?)?;
+            meter.alive();
+            accepted(client.mv_raw(&beside, &to).await.map_err(failed)?)
+        };
+        let done = copied.await;
+        if done.is_err() {
+            self.tidy(&partial).await;
+        }
+        done.map(|()| true)
     }
 
     async fn get(&self, key: &Key, sink: &mut Sink) -> Result<(), Fault> {

@@ -109,7 +109,15 @@ impl World {
         }
         let folder = tempfile::tempdir().unwrap();
         let first = folder.path().join("first.db");
-        copy::finish(copy::copy(members[0].node.reader(), &first).unwrap()).unwrap();
+        copy::finish(
+            copy::copy(
+                members[0].node.reader().path().unwrap().as_ref(),
+                &first,
+                || false,
+            )
+            .unwrap(),
+        )
+        .unwrap();
         Self {
             rng: Rng(seed),
             members,
@@ -303,7 +311,10 @@ impl World {
         if file.exists() {
             return;
         }
-        let mut copied = copy::copy(member.node.reader(), &file).unwrap();
+        let mut copied = copy::copy(member.node.reader().path().unwrap().as_ref(), &file, || {
+            false
+        })
+        .unwrap();
         let lacks = !member.has_doomed();
         let may_have = |m: &Member| m.has_doomed() || m.applied() < at;
         if lacks && self.members.iter().any(may_have) {

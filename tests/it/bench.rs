@@ -90,7 +90,7 @@ fn every_usual_row_is_measured_beside_its_baseline() {
         assert_eq!(has_ratio, !row["baseline"].is_null(), "{row}");
         // In the chart `<` is written otherwise; the names have none.
         assert!(svg.contains(name), "{name} is not in the chart");
-        assert_eq!(name.starts_with("capture"), !row["floor"].is_null());
+        assert_eq!(name.starts_with("capture"), !row["floors"].is_null());
     }
     let equal = json["equal"].as_array().unwrap();
     assert!(equal.iter().any(|e| e.as_str().unwrap().contains("items")));

@@ -207,8 +207,7 @@ impl World {
                 let uid = election.stood.get(id).ok_or("nobody who stands")?.0;
                 let giver = self.nodes.iter().find(|n| n.uid == uid);
                 let giver = giver.ok_or("a giver that is gone")?;
-                let reader = open_reader(&giver.path).map_err(|e| e.to_string())?;
-                let copied = copy::copy(&reader, &path).map_err(|e| e.to_string())?;
+                let copied = copy::copy(&giver.path, &path, || false).map_err(|e| e.to_string())?;
                 let stored = match &giver.replica {
                     Some(replica) => replica.stored_incarnation().map_err(|e| e.to_string())?,
                     None => 0,

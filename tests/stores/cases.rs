@@ -5,11 +5,21 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use harmonylite::store::{MAX_SMALL, Progress, StoreError};
+use harmonylite::config::SnapshotStore as Kind;
+use harmonylite::store::{Content, MAX_SMALL, Progress, StoreError};
 use sha2::Digest;
 
 use crate::memory;
 use crate::site::{SECRET, Site, bytes, key, names};
+
+/// What a store should say of these bytes.
+fn content(bytes: &[u8]) -> Content {
+    let hash = sha2::Sha256::digest(bytes);
+    Content {
+        len: bytes.len() as u64,
+        sha256: hash.iter().map(|b| format!("{b:02x}")).collect(),
+    }
+}
 
 pub async fn objects_come_and_go(site: &Site) {
     let _quiet = memory::shared().await;
@@ -25,7 +35,7 @@ pub async fn objects_come_and_go(site: &Site) {
     let missing = missing.unwrap_err();
     assert!(missing.is_missing(), "{missing:?}");
     assert_eq!(names(site.room.path()), [""; 0]);
-    let missing = store.sha256(&latest).await.unwrap_err();
+    let missing = store.read_back(&latest).await.unwrap_err();
     assert!(missing.is_missing(), "{missing:?}");
 
     let first = bytes(1, 3_000_001);
@@ -35,7 +45,7 @@ pub async fn objects_come_and_go(site: &Site) {
     let progress = Progress::new(move |done, total| seen.lock().unwrap().push((done, total)));
     assert_eq!(
         store.put(&latest, &source, &progress).await.unwrap(),
-        3_000_001
+        content(&first)
     );
     // What is longer than it may be is not kept, nor any of it.
     let long = store
@@ -60,12 +70,10 @@ pub async fn objects_come_and_go(site: &Site) {
             .get(&latest, &target, u64::MAX, &Progress::none())
             .await
             .unwrap(),
-        3_000_001
+        content(&first)
     );
     assert!(std::fs::read(&target).unwrap() == first);
-    let hash = sha2::Sha256::digest(&first);
-    let hash: String = hash.iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(store.sha256(&latest).await.unwrap(), (3_000_001, hash));
+    assert_eq!(store.read_back(&latest).await.unwrap(), content(&first));
 
     let text = Bytes::from_static(b"{\"format\": 1}");
     store.put_small(&manifest, text.clone()).await.unwrap();
@@ -140,6 +148,38 @@ pub async fn odd_keys(site: &Site) {
     assert_eq!(store.list().await.unwrap(), []);
 }
 
+pub async fn a_copy_is_an_object_of_its_own(site: &Site) {
+    let _quiet = memory::shared().await;
+    let store = site.store();
+    let (snapshot, latest) = (key("snapshot-1.db"), key("latest.db"));
+    assert!(!store.duplicate(&snapshot, &latest).await);
+    assert_eq!(store.list().await.unwrap(), []);
+    let none = Progress::none();
+    let copies = matches!(site.config.store, Kind::File | Kind::S3 | Kind::WebDav);
+    // Of more than one window, and not a whole number of them.
+    for (seed, len) in [(1, 17_000_001), (2, 3), (3, 9_000_000)] {
+        let bytes = bytes(seed, len);
+        let source = site.file("source", &bytes);
+        let sent = store.put(&snapshot, &source, &none).await.unwrap();
+        assert_eq!(sent, content(&bytes));
+        let copied = store.duplicate(&snapshot, &latest).await;
+        assert_eq!(copied, copies);
+        if copied {
+            assert_eq!(store.read_back(&latest).await.unwrap(), sent);
+            assert_eq!(store.list().await.unwrap().len(), 2);
+            store.delete(&snapshot).await.unwrap();
+            assert_eq!(store.read_back(&latest).await.unwrap(), sent);
+            // Of what is not there any more, what is there stays.
+            assert!(!store.duplicate(&snapshot, &latest).await);
+            assert_eq!(store.read_back(&latest).await.unwrap(), sent);
+        }
+    }
+    if let Some(files) = &site.files {
+        // Nothing is left over.
+        assert!(names(files).len() <= 1, "{:?}", names(files));
+    }
+}
+
 pub async fn large_ones_stay_large(site: &Site) {
     const LEN: usize = 70 * 1024 * 1024;
     // Pieces in flight, buffers of sockets on both sides (the servers run here too), the allocator's slack.
@@ -154,10 +194,11 @@ pub async fn large_ones_stay_large(site: &Site) {
     let latest = key("latest.db");
     let none = Progress::none();
     let put = store.put(&latest, &source, &none).await;
-    assert_eq!(put.unwrap(), LEN as u64);
+    let sent = put.unwrap();
+    assert_eq!(sent.len, LEN as u64);
     let up = peak.growth();
     let get = store.get(&latest, &target, u64::MAX, &none).await;
-    assert_eq!(get.unwrap(), LEN as u64);
+    assert_eq!(get.unwrap(), sent);
     let down = peak.growth();
     println!("memory grew by {up} bytes up, {down} bytes up and down");
     assert!(up < BOUND && down < BOUND, "grew by {up}, {down} bytes");
@@ -190,7 +231,7 @@ pub async fn readers_see_whole_versions(site: &Site) {
                         .get(&latest, &target, u64::MAX, &Progress::none())
                         .await
                     {
-                        Ok(len) => assert_eq!(len, LEN as u64),
+                        Ok(got) => assert_eq!(got.len, LEN as u64),
                         Err(StoreError::Missing { .. }) if has_gaps => continue,
                         Err(error) => panic!("{error:?}"),
                     }

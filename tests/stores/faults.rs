@@ -60,7 +60,7 @@ pub async fn a_cut_upload_is_tried_again(site: &Site) {
     let source = site.file("source", &content);
     cable.cut_upload_after(2_000_000);
     let put = store.put(&latest, &source, &Progress::none()).await;
-    assert_eq!(put.unwrap(), LEN as u64);
+    assert_eq!(put.unwrap().len, LEN as u64);
     assert_eq!(cable.cuts(), 1);
     let target = site.path("got");
     store

@@ -49,6 +49,7 @@ macro_rules! suite {
         each!($start, cases:
             objects_come_and_go
             odd_keys
+            a_copy_is_an_object_of_its_own
             large_ones_stay_large
             readers_see_whole_versions
             secrets_stay_inside

@@ -41,7 +41,8 @@ impl Snapshot {
         assert_eq!(node.pending(), 0);
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("snapshot.db");
-        copy::finish(copy::copy(node.reader(), &file).unwrap()).unwrap();
+        copy::finish(copy::copy(node.reader().path().unwrap().as_ref(), &file, || false).unwrap())
+            .unwrap();
         Self { folder }
     }
 

@@ -145,9 +145,10 @@ impl Replica {
         if has_nothing_of_the_app(&self.conn)? {
             same_encoding(&self.conn, &from)?;
             fill::attach(&self.conn, snapshot)?;
+            fill::pass_by(&mut self.conn, snapshot);
         }
         let restored = self.restore_locked(&from, &state, &held, options);
-        fill::detach(&self.conn);
+        fill::detach(&mut self.conn);
         if restored.is_err() {
             connection::rollback(&self.conn);
             self.reload()?;

@@ -155,6 +155,5 @@ pub fn fault(error: &CatalogError) -> Fatal {
         CatalogError::Damaged { .. } | CatalogError::Name(_) => {
             Fatal::new(ExitCode::DataError, error)
         }
-        CatalogError::File { .. } => Fatal::new(ExitCode::Io, error),
     }
 }
