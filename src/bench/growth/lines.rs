@@ -1,14 +1,14 @@
 //! A series as a line chart. Its points stand at equal distances, with what grows written below: most series grow by factors.
 
 use super::curve::{Curve, Point, count};
-use crate::bench::series::number;
+use crate::bench::series::{Series, number};
 use crate::bench::svg::{Anchor, DIM, GRID, INK, LINE, Svg};
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 384.0;
 const LEFT: f64 = 80.0;
 const RIGHT: f64 = 40.0;
-const TOP: f64 = 84.0;
+const TOP: f64 = 100.0;
 const BOTTOM: f64 = 60.0;
 
 /// Draws.
@@ -16,8 +16,15 @@ pub(super) fn chart(curve: &Curve) -> String {
     let title = format!("End-to-end rate against {}", curve.x);
     let mut svg = Svg::new(WIDTH, HEIGHT, &title);
     svg.text((20.0, 26.0), Anchor::Start, 16.0, INK, &title);
-    svg.text((20.0, 45.0), Anchor::Start, 12.0, DIM, &curve.sentence());
-    let highest = curve.points.iter().map(|p| p.values.max());
+    for (line, text) in curve.sentence().split("; ").enumerate() {
+        let y = 45.0 + 16.0 * line as f64;
+        svg.text((20.0, y), Anchor::Start, 12.0, DIM, text);
+    }
+    let rates = curve
+        .points
+        .iter()
+        .flat_map(|p| [&p.rates.ours, &p.rates.plain]);
+    let highest = rates.filter(|r| !r.is_empty()).map(Series::max);
     let step = step(highest.fold(0.0, f64::max));
     let most = step * f64::from(STEPS);
     let floor = HEIGHT - BOTTOM;
@@ -45,22 +52,31 @@ pub(super) fn chart(curve: &Curve) -> String {
         svg.text((x, floor + 18.0), Anchor::Middle, 12.0, INK, &label);
         spread(&mut svg, point, x, y);
     }
-    let middles: Vec<(f64, f64)> = curve
-        .points
-        .iter()
-        .enumerate()
-        .map(|(at, p)| (x(at), y(p.values.median())))
-        .collect();
-    svg.points(&middles, LINE);
-    for ((x, y), point) in middles.iter().zip(&curve.points) {
-        let text = number(point.values.median());
+    let of = |series: fn(&Point) -> &Series| -> Vec<(f64, f64)> {
+        let points = curve.points.iter().enumerate();
+        points
+            .filter(|(_, p)| !series(p).is_empty())
+            .map(|(at, p)| (x(at), y(series(p).median())))
+            .collect()
+    };
+    let plain = of(|p| &p.rates.plain);
+    if let Some((x, y)) = plain.first() {
+        svg.points(&plain, DIM);
+        let text = (x + 8.0, y - 6.0);
+        svg.text(text, Anchor::Start, 12.0, DIM, "plain SQLite");
+    }
+    let ours = of(|p| &p.rates.ours);
+    svg.points(&ours, LINE);
+    for ((x, y), point) in ours.iter().zip(&curve.points) {
+        let text = number(point.rates.ours.median());
         svg.text((*x, y - 10.0), Anchor::Middle, 12.0, INK, &text);
     }
     svg.end()
 }
 
 fn spread(svg: &mut Svg, point: &Point, x: f64, y: impl Fn(f64) -> f64) {
-    let (low, high) = (y(point.values.min()), y(point.values.max()));
+    let ours = &point.rates.ours;
+    let (low, high) = (y(ours.min()), y(ours.max()));
     svg.line((x, low), (x, high), DIM, 1.0);
     for end in [low, high] {
         svg.line((x - 5.0, end), (x + 5.0, end), DIM, 1.0);
@@ -82,7 +98,7 @@ fn step(highest: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::series::Series;
+    use crate::bench::growth::points::Rates;
 
     #[test]
     fn the_axis_is_round_and_reaches_the_highest() {
@@ -95,10 +111,14 @@ mod tests {
     #[test]
     fn every_point_is_there() {
         let mut curve = Curve::new("tables", "tables.svg", "tables", "");
-        curve.add(1, Series(vec![1000.0, 800.0]));
-        curve.add(1000, Series(vec![500.0]));
+        let rates = |ours: &[f64], plain: &[f64]| Rates {
+            ours: Series(ours.to_vec()),
+            plain: Series(plain.to_vec()),
+        };
+        curve.add(1, rates(&[1000.0, 800.0], &[]));
+        curve.add(1000, rates(&[500.0], &[2000.0]));
         let svg = chart(&curve);
-        assert_eq!(svg.matches("<circle").count(), 2, "{svg}");
+        assert_eq!(svg.matches("<circle").count(), 3, "{svg}");
         assert!(svg.contains(">1,000<") && svg.contains(">rows/s<"), "{svg}");
     }
 }

@@ -137,8 +137,8 @@ fn curves(bench: &Bench) -> Done<(Vec<Curve>, String, Value)> {
         let mut curve = Curve::new(study.name, study.file, study.x, study.how);
         for (at, measure) in (study.points)(&bench.options) {
             let what = format!("{} {}", curve::count(at), study.x);
-            let (values, version) = measure.run(bench, &what)?;
-            curve.add(at, values);
+            let (rates, version) = measure.run(bench, &what)?;
+            curve.add(at, rates);
             server = version;
         }
         curves.push(curve);

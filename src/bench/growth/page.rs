@@ -19,7 +19,8 @@ pub(super) fn markdown(curves: &[Curve], json: &Value) -> String {
     let _ = writeln!(
         out,
         "Written by `harmonylite bench growth --output FOLDER`. How the rate from end to end (rows a second, from the first commit on one node until the last node has\n\
-         the last row; 100 rows a transaction) changes when one thing grows and all else stays. Medians of {} rounds of {} s; the thin lines are the spread.\n",
+         the last row; 100 rows a transaction) changes when one thing grows and all else stays. Medians of {} rounds of {} s; the thin lines are the spread. Where SQLite itself\n\
+         may be what changes, the grey line is the same writes on a database that nobody replicates, measured in turn.\n",
         text("/options/rounds"),
         text("/options/duration_seconds"),
     );
@@ -45,25 +46,43 @@ pub(super) fn markdown(curves: &[Curve], json: &Value) -> String {
     for curve in curves {
         let _ = writeln!(
             out,
-            "\n## Against {}\n\n{}\n\n{}\n\n![Rate against {}]({})\n\n| {} | rows/s | smallest | largest |\n|---|---|---|---|",
+            "\n## Against {}\n\n{}\n\n{}\n\n![Rate against {}]({})\n",
             curve.name,
             curve.sentence(),
             curve.how,
             curve.name,
             curve.file,
-            curve.x
         );
-        for point in &curve.points {
-            let values = &point.values;
-            let _ = writeln!(
-                out,
-                "| {} | {} | {} | {} |",
-                count(point.at),
-                number(values.median()),
-                number(values.min()),
-                number(values.max())
-            );
-        }
+        table(&mut out, curve);
     }
     out
+}
+
+fn table(out: &mut String, curve: &Curve) {
+    let plain = curve.points.iter().any(|p| p.share().is_some());
+    let (more, line) = match plain {
+        true => (" plain SQLite | share |", "---|---|"),
+        false => ("", ""),
+    };
+    let _ = writeln!(
+        out,
+        "| {} | rows/s | smallest | largest |{more}\n|---|---|---|---|{line}",
+        curve.x
+    );
+    for point in &curve.points {
+        let ours = &point.rates.ours;
+        let _ = write!(
+            out,
+            "| {} | {} | {} | {} |",
+            count(point.at),
+            number(ours.median()),
+            number(ours.min()),
+            number(ours.max())
+        );
+        if let Some(share) = point.share() {
+            let plain = number(point.rates.plain.median());
+            let _ = write!(out, " {plain} | {:.0}% |", share * 100.0);
+        }
+        out.push('\n');
+    }
 }

@@ -1,4 +1,4 @@
-//! One point of a series: a cluster of a given shape, and rows a second on it.
+//! One point of a series: a cluster of a given shape, and rows a second on it; beside it, where SQLite itself may be what changes, on a database that nobody replicates.
 
 use std::time::Instant;
 
@@ -36,6 +36,17 @@ pub(super) struct Measure {
     nodes: u64,
     sections: String,
     work: Work,
+    /// Whether the same writes on plain SQLite are measured too.
+    plain: bool,
+}
+
+/// Rows a second, one a round.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rates {
+    /// From end to end.
+    pub(super) ours: Series,
+    /// Of the same writes without replication, where they were measured.
+    pub(super) plain: Series,
 }
 
 impl Measure {
@@ -44,7 +55,13 @@ impl Measure {
             nodes: 2,
             sections: String::new(),
             work,
+            plain: false,
         }
+    }
+
+    const fn beside_plain(mut self) -> Self {
+        self.plain = true;
+        self
     }
 
     const fn insert(tables: u64, width: u64) -> Self {
@@ -64,17 +81,17 @@ impl Measure {
     }
 
     pub(super) const fn width(width: u64) -> Self {
-        Self::insert(1, width)
+        Self::insert(1, width).beside_plain()
     }
 
     pub(super) const fn tables(tables: u64) -> Self {
-        Self::insert(tables, WIDTH)
+        Self::insert(tables, WIDTH).beside_plain()
     }
 
     pub(super) fn database(megabytes: u64) -> Self {
         Self {
             sections: "[snapshot]\nenabled = false\n".to_owned(),
-            ..Self::of(Work::Update { megabytes })
+            ..Self::of(Work::Update { megabytes }).beside_plain()
         }
     }
 
@@ -82,8 +99,8 @@ impl Measure {
         Self::of(Work::CatchUp { rows })
     }
 
-    /// Rows a second, one a round, and the broker's version.
-    pub(super) fn run(&self, bench: &Bench, what: &str) -> Done<(Series, String)> {
+    /// Rows a second, and the broker's version.
+    pub(super) fn run(&self, bench: &Bench, what: &str) -> Done<(Rates, String)> {
         bench.progress.say(&format!("{what}: starting the nodes"));
         let work = self.work;
         let prepare = |app: &App| -> Done<()> {
@@ -108,32 +125,57 @@ impl Measure {
                 prepare: &prepare,
             },
         )?;
-        let mut values = Series::default();
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let folder = bench.folder()?;
+        let alone = if self.plain {
+            let app = App::open(&folder.path().join("plain.db"), &bench.stop)?;
+            prepare(&app)?;
+            Some(app)
+        } else {
+            None
+        };
+        let amount = Amount::Time(bench.options.duration);
+        let mut rates = Rates::default();
+        let (mut random, mut random_alone) = (Random::default(), Random::default());
         for round in 0..bench.options.rounds {
             bench.round(what, round);
-            values.push(match work {
+            if let Some(alone) = &alone {
+                let started = Instant::now();
+                let rows = write(alone, amount, work, &mut random_alone)?;
+                rates
+                    .plain
+                    .push(rows as f64 / started.elapsed().as_secs_f64());
+            }
+            rates.ours.push(match work {
                 Work::CatchUp { rows } => {
                     let rows = i64::try_from(rows).unwrap_or(1);
                     let from = cluster.next_id()?;
                     let [_, all] = catch_up::once(&mut cluster, from, rows)?;
                     rows as f64 / all
                 }
-                _ => written(bench, &mut cluster, work, &mut random)?,
+                _ => end_to_end(&mut cluster, amount, work, &mut random)?,
             });
         }
         bench.progress.say(&format!("{what}: comparing the nodes"));
         cluster.compare()?;
-        Ok((values, cluster.broker.version()))
+        Ok((rates, cluster.broker.version()))
     }
 }
 
 /// Rows a second from the first commit until the last node has the last row.
-fn written(bench: &Bench, cluster: &mut Cluster, work: Work, random: &mut Random) -> Done<f64> {
+fn end_to_end(cluster: &mut Cluster, amount: Amount, work: Work, random: &mut Random) -> Done<f64> {
     let app = cluster.first()?;
-    let amount = Amount::Time(bench.options.duration);
     let started = Instant::now();
-    let rows = match work {
+    let rows = write(app, amount, work, random)?;
+    let marker = app.highest("probes")? + 1;
+    app.conn
+        .execute("INSERT INTO probes VALUES(?1, 0)", [marker])?;
+    cluster.wait("probes", &[marker])?;
+    Ok(rows as f64 / started.elapsed().as_secs_f64())
+}
+
+/// Writes; returns how many rows.
+fn write(app: &App, amount: Amount, work: Work, random: &mut Random) -> Done<i64> {
+    let written = match work {
         Work::Insert { tables, width } => {
             let tables = i64::try_from(tables).unwrap_or(1);
             let first = app.integer("SELECT coalesce(max(id), 0) + 1 FROM growth_0")?;
@@ -148,7 +190,6 @@ fn written(bench: &Bench, cluster: &mut Cluster, work: Work, random: &mut Random
                 insert.execute((first + i, random.hex(width)))?;
                 Ok(())
             })?
-            .rows
         }
         Work::Update { .. } => {
             let there = app.integer("SELECT max(id) FROM bodies")?.max(1);
@@ -158,19 +199,20 @@ fn written(bench: &Bench, cluster: &mut Cluster, work: Work, random: &mut Random
                 app.conn.prepare_cached(sql)?.execute([id])?;
                 Ok(())
             })?
-            .rows
         }
-        Work::CatchUp { .. } => 0,
+        Work::CatchUp { .. } => return Ok(0),
     };
-    let marker = app.highest("probes")? + 1;
-    app.conn
-        .execute("INSERT INTO probes VALUES(?1, 0)", [marker])?;
-    cluster.wait("probes", &[marker])?;
-    Ok(rows as f64 / started.elapsed().as_secs_f64())
+    Ok(written.rows)
 }
 
 /// The same numbers in each run, and fast enough not to be what is measured (xorshift64).
 struct Random(u64);
+
+impl Default for Random {
+    fn default() -> Self {
+        Self(0x9e37_79b9_7f4a_7c15)
+    }
+}
 
 impl Random {
     const fn next(&mut self) -> u64 {

@@ -124,7 +124,7 @@ pub(super) const VERBS: &[Verb] = &[
             flag(
                 "database-mb",
                 "MB",
-                "the largest database (1024; three times as much room on the disk is needed)",
+                "the largest database (1024; four times as much room on the disk is needed)",
             ),
             FOLDER,
             SERVER,
