@@ -9,7 +9,7 @@ SECONDS ?= 60
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench bench-growth bench-micro lint deny simulate planted fuzz clean-demo pip
+.PHONY: help build test demo bench bench-growth bench-micro flames lint deny simulate planted fuzz clean-demo pip
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -35,6 +35,10 @@ bench-growth: pip build ## measure rate against nodes, shards, tables and sizes,
 	@nats=$$($(PYTHON) scripts/get-nats-server) && mkdir -p target/bench && \
 	    ./target/release/harmonylite bench growth --nats-server "$$nats" --folder target/bench \
 	        --output $(if $(BENCH),target/bench/growth,docs/benchmarks/growth) $(BENCH)
+
+flames: ## flame graphs of each path into docs/benchmarks/flames; needs perf
+	$(CARGO) build --locked --profile sim --bin harmonylite
+	scripts/flames target/sim/harmonylite $$($(PYTHON) scripts/get-nats-server)
 
 bench-micro: ## time trigger, scan, codec and fold by themselves; BENCH=fold for a part
 	$(CARGO) bench --locked --bench micro -- $(BENCH)
