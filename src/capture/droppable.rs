@@ -119,4 +119,43 @@ mod tests {
             [1 << 1, 1 << 3, 1 << 2]
         );
     }
+
+    #[test]
+    fn a_key_is_seen_to_change_by_all_its_names_whatever_is_renamed() {
+        for (column, rename) in [
+            ("a", ""),
+            ("a", "ALTER TABLE t RENAME COLUMN id TO key"),
+            ("a", "ALTER TABLE t RENAME COLUMN a TO b"),
+        ] {
+            let conn = captured(&format!(
+                "CREATE TABLE t(id INTEGER PRIMARY KEY, {column}, v); INSERT INTO t VALUES(1, 0, 0);"
+            ));
+            conn.execute_batch(rename).unwrap();
+            conn.execute_batch(
+                "UPDATE t SET rowid = 2; UPDATE t SET oid = 3; UPDATE t SET \"_rowid_\" = 4; UPDATE t SET v = 1",
+            )
+            .unwrap();
+            let kinds: Vec<i64> = masks(&conn).into_iter().map(|(kind, _)| kind).collect();
+            let (delete, whole, cells) = (
+                crate::change::operation::ChangeKind::Delete.code(),
+                crate::change::operation::ChangeKind::Whole.code(),
+                crate::change::operation::ChangeKind::Cells.code(),
+            );
+            assert_eq!(
+                kinds,
+                [delete, whole, delete, whole, delete, whole, cells],
+                "{column}: {rename}"
+            );
+        }
+        // Such a column would take our trigger's name for the rowid with it when it is renamed, which newer versions of SQLite refuse and older ones do.
+        let conn = captured("CREATE TABLE t(id INTEGER PRIMARY KEY, Oid, v)");
+        let sql: String = conn
+            .query_row(
+                "SELECT sql FROM sqlite_schema WHERE name = '__harmonylite__t_rekey'",
+                [],
+                |r| r.get(0),
+            )
+            .unwrap();
+        assert!(sql.contains("AFTER UPDATE ON"), "{sql}");
+    }
 }

@@ -149,14 +149,19 @@ fn names(table: &Table, columns: &[usize]) -> String {
     names.join(", ")
 }
 
-/// By which names a statement can set the key. SQLite asks nobody whether a column of `UPDATE OF` exists, and compares it with what the statement says: a rowid has three names of its
-/// own. A trigger that a statement cannot concern costs it nothing.
-fn names_of_key(table: &Table) -> String {
+/// Which statements can change the key. A trigger that a statement cannot concern costs it nothing. SQLite asks nobody whether a column of `UPDATE OF` exists, and compares it with what
+/// the statement says: a rowid has three names of its own. A column with one of those names takes it with it when it is renamed, so there it is any statement.
+fn update_of_key(table: &Table) -> String {
+    const ALIASES: [&str; 3] = ["rowid", "oid", "_rowid_"];
     let mut names: Vec<String> = table.key_names().iter().map(|k| quote(k)).collect();
     if table.integer_key || matches!(table.key, TableKey::Rowid(_)) {
-        names.extend(["rowid", "oid", "_rowid_"].map(str::to_owned));
+        let taken = |c: &Column| ALIASES.iter().any(|a| c.name.eq_ignore_ascii_case(a));
+        if table.columns.iter().any(taken) {
+            return "UPDATE".to_owned();
+        }
+        names.extend(ALIASES.map(str::to_owned));
     }
-    names.join(", ")
+    format!("UPDATE OF {}", names.join(", "))
 }
 
 /// The triggers of a table. Those that are to fire first come last, since SQLite fires newer ones first.
@@ -226,8 +231,8 @@ pub fn triggers(table: &Table, generation: i64) -> Vec<Object> {
     out.push(make(
         "rekey",
         format!(
-            "AFTER UPDATE OF {} ON {on} WHEN NOT ({same_key})",
-            names_of_key(table)
+            "AFTER {} ON {on} WHEN NOT ({same_key})",
+            update_of_key(table)
         ),
         format!(
             "{} {}",

@@ -203,9 +203,17 @@ fn copy_beside(database: &Path) -> Result<PathBuf, Unsettled> {
     name.push(format!(".before-restore-{}", moment::compact()));
     let path = PathBuf::from(name);
     let _ = std::fs::remove_file(&path);
-    drop(copy::copy(database, &path, || false).map_err(fault)?);
-    std::fs::File::open(&path)
-        .and_then(|file| file.sync_all())
-        .map_err(fault)?;
-    Ok(path)
+    let copied = copy::copy(database, &path, || false).map_err(fault);
+    let kept = copied.and_then(|copy| {
+        drop(copy);
+        // Its name is to be there, too, when the database is another.
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        std::fs::File::open(folder.unwrap_or(Path::new(".")))
+            .and_then(|folder| folder.sync_all())
+            .map_err(fault)
+    });
+    if kept.is_err() {
+        let _ = std::fs::remove_file(&path);
+    }
+    kept.map(|()| path)
 }

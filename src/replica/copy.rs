@@ -3,9 +3,9 @@
 //! Invariants: the application is not held up (only the write-ahead log is kept meanwhile); the copy is a plain SQLite file that can be put in place by hand;
 //! it names no database identity, by which a node recognises it as a snapshot; its bytes hold no value of a row that is not in it, nor of the change logs and journals of its taker.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
@@ -16,7 +16,7 @@ use crate::sqlite::error::{Doing, SqliteError};
 use crate::sqlite::ident::quote;
 use crate::sqlite::introspect;
 
-/// Copies the database into a new file, which is not durable. What is pending in it stays in its change logs: [`finish`] takes those out.
+/// Copies the database into a new file, and syncs it. What is pending in it stays in its change logs: [`finish`] takes those out.
 ///
 /// # Errors
 /// SQLite's, also when `stop` says so: the file must not exist, the disk must have room.
@@ -28,6 +28,7 @@ pub fn copy(
     /// Steps of SQLite's machine between two looks: well under a millisecond.
     const STEPS: i32 = 10_000;
     let doing = || format!("copy the database to {}", to.display());
+    let mut reader = connection::open_reader(database)?;
     let mode = database.metadata().map(|m| m.mode() & 0o777);
     // Made before SQLite does: whoever may not read the database may not read its copy. Where this fails, SQLite says why.
     let file = OpenOptions::new()
@@ -43,13 +44,12 @@ pub fn copy(
         }
         stop()
     };
-    let mut reader = connection::open_reader(database)?;
     reader
         .progress_handler(STEPS, Some(looks))
         .doing_with(doing)?;
     // The copy is made by this connection's handle, which is not to write otherwise.
     reader
-        .execute_batch("PRAGMA query_only = OFF; PRAGMA synchronous = OFF")
+        .pragma_update(None, "query_only", false)
         .doing_with(doing)?;
     reader
         .execute("VACUUM main INTO ?1", [to.to_string_lossy()])
@@ -58,11 +58,11 @@ pub fn copy(
     connection::open_writer(to)
 }
 
-/// Takes capture and what is this node's alone out of the copy, and closes it. It is not durable: whatever becomes of it is written elsewhere, durably, and
-/// read back.
+/// Takes capture and what is this node's alone out of the copy, and closes it. It is synced once, at the end: a page that the disk did not take would otherwise be read back as what
+/// was there before, be hashed and be believed.
 ///
 /// # Errors
-/// SQLite's.
+/// SQLite's; the disk's.
 pub fn finish(copy: Connection) -> Result<(), SqliteError> {
     let doing = "make a snapshot of the copy";
     connection::overwrite_deleted(&copy)?;
@@ -76,7 +76,15 @@ pub fn finish(copy: Connection) -> Result<(), SqliteError> {
          COMMIT",
     )
     .doing(doing)?;
-    copy.close().map_err(|(_, e)| e).doing(doing)
+    let path = copy.path().map(PathBuf::from);
+    copy.close().map_err(|(_, e)| e).doing(doing)?;
+    match path {
+        Some(path) => File::open(path)
+            .and_then(|file| file.sync_data())
+            .map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
+            .doing(doing),
+        None => Ok(()),
+    }
 }
 
 /// Whether the tables in a database hold no row at all.

@@ -124,7 +124,7 @@ impl Backend for Folder {
             let bytes = piece.get(..count).unwrap_or_default();
             file.write_all(bytes).await.map_err(fault)?;
         }
-        file.finish_durably().await.map_err(fault)?;
+        file.finish().await.map_err(fault)?;
         source.meter().alive();
         self.place(temporary, key).await
     }

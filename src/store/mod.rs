@@ -53,6 +53,10 @@ pub use retrying::Limits;
 /// The largest object that is read and written in memory, in bytes: manifests have a few KiB.
 pub const MAX_SMALL: usize = 1024 * 1024;
 
+/// What a server is asked to copy by itself at most, in bytes: a matter of seconds, in which it shows no sign of life.
+#[cfg(any(feature = "store-s3", feature = "store-webdav"))]
+const MOST_IN_A_COPY: u64 = 1024 * 1024 * 1024;
+
 /// An object in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -92,7 +96,7 @@ pub trait SnapshotStore: Send + Sync + Debug {
     ) -> Result<Content, StoreError>;
 
     /// Stores what is stored under `from` under `to` too, replacing what is there, without sending it again. `false` where that was not
-    /// done, because the store has no way to or it failed: what was there before is untouched then, and storing it from the file will do, or say what is wrong.
+    /// done, because the store has no way to or it failed: storing it from the file will do then, or say what is wrong.
     async fn duplicate(&self, from: &Key, to: &Key) -> bool;
 
     /// Fetches the object into the file `to`, which appears when it is whole, replacing what is there. Returns what came.

@@ -14,7 +14,6 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::OnceCell;
 
-use super::Entry;
 use super::error::Fault;
 use super::key::Key;
 use super::meter::Meter;
@@ -22,12 +21,11 @@ use super::retrying::Backend;
 use super::s3_client::{connect, fault};
 use super::sink::Sink;
 use super::source::{Body, Source};
+use super::{Entry, MOST_IN_A_COPY};
 use crate::config::S3Config;
 
 /// Larger objects go in parts, so that one that breaks costs a part and not the object.
 const IN_ONE_REQUEST: u64 = 64 * 1024 * 1024;
-/// What a server copies within seconds, in bytes: it shows no sign of life meanwhile. S3 itself allows 5 GiB.
-const MOST_IN_A_COPY: u64 = 1024 * 1024 * 1024;
 /// What stands for itself in the name of what is to be copied; a plus sign would be taken for a space.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')

@@ -153,7 +153,7 @@ impl Sink {
                 to,
                 ..
             } => {
-                // Not made durable: a download is compared with its hash, used, and removed.
+                // The hash is of what came: what cannot be written must not pass for it.
                 file.finish().await.map_err(|error| local(error, &to))?;
                 temporary
                     .persist(&to)

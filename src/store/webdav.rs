@@ -13,13 +13,13 @@ use reqwest_dav::{Auth, Client, DecodeError, Depth, Error};
 use tokio::sync::OnceCell;
 use url::Url;
 
-use super::Entry;
 use super::error::{Fault, StoreError, chain, tls_remedy};
 use super::key::{Key, is_partial};
 use super::meter::Meter;
 use super::retrying::Backend;
 use super::sink::Sink;
 use super::source::{Body, Source};
+use super::{Entry, MOST_IN_A_COPY};
 use crate::config::Secret;
 
 /// A healthy server answers in milliseconds; this covers lost packets.
@@ -105,6 +105,12 @@ impl Collection {
         }
     }
 
+    /// The length of the file at `place`, where the server says it.
+    async fn len(&self, place: &str) -> Result<Option<u64>, Fault> {
+        let found = self.files(place, 0).await?.unwrap_or_default();
+        Ok(found.first().and_then(|file| file.size))
+    }
+
     async fn all(&self) -> Result<Vec<File>, Fault> {
         Ok(self.files(&self.place(""), 1).await?.unwrap_or_default())
     }
@@ -141,11 +147,7 @@ impl Collection {
         let answer = client.put_raw(&self.place(partial), body).await;
         accepted(answer.map_err(failed)?)?;
         source.meter().alive();
-        let stored = self.files(&self.place(partial), 0).await?;
-        let len = stored
-            .unwrap_or_default()
-            .first()
-            .and_then(|file| file.size);
+        let len = self.len(&self.place(partial)).await?;
         if len != Some(source.len()) {
             let (want, got) = (source.len(), len.unwrap_or_default());
             return Err(Fault::passing(format!(
@@ -200,6 +202,11 @@ impl Backend for Collection {
 
     async fn duplicate(&self, from: &Key, to: &Key, meter: &Meter) -> Result<bool, Fault> {
         let client = self.client().await?;
+        let len = self.len(&self.place(from.as_str())).await?;
+        meter.alive();
+        if len.is_none_or(|len| len > MOST_IN_A_COPY) {
+            return Ok(false);
+        }
         // Beside its place first: a server may remove what is there before it begins to copy.
         let partial = to.partial();
         let (from, beside, to) = (
@@ -209,6 +216,10 @@ impl Backend for Collection {
         );
         let copied = async {
             accepted(client.cp_raw(&from, &beside, true).await.map_err(failed)?)?;
+            meter.alive();
+            if self.len(&beside).await? != len {
+                return Err(Fault::passing("the server has copied a part of it"));
+            }
             meter.alive();
             accepted(client.mv_raw(&beside, &to).await.map_err(failed)?)
         };

@@ -1,7 +1,7 @@
 //! A large new file on its way to the disk.
 //!
 //! Invariants: what is written goes to the disk as it comes, and memory holds a few windows of it at most; an error of any write is told by the
-//! next call, at the latest by [`Written::finish`].
+//! next call, at the latest by [`Written::finish`], also one that the system finds out only when it writes to the disk.
 
 use std::io;
 
@@ -50,13 +50,8 @@ impl Written {
         Ok(())
     }
 
-    /// All is written; not durable.
+    /// All is written, and on the disk: little of it was not there yet.
     pub(super) async fn finish(mut self) -> io::Result<()> {
-        self.file.flush().await
-    }
-
-    /// All is written, and on the disk.
-    pub(super) async fn finish_durably(mut self) -> io::Result<()> {
         self.file.flush().await?;
         self.file.sync_all().await?;
         page_cache::leave(&self.file);
