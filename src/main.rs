@@ -15,6 +15,7 @@ use harmonylite::sqlite::leftover::Leftover;
 use harmonylite::telemetry::logging;
 
 fn main() -> ProcessExitCode {
+    harmonylite::runtime::allocator::bound_arenas();
     let args = match Args::parse(std::env::args_os()) {
         Ok(args) => args,
         Err(e) => return failed(ExitCode::Usage, &e),

@@ -1,8 +1,9 @@
 //! How the daemon lives: one request to stop that everybody hears, waits that grow, signals, what
-//! the service manager is told, and what the system is told of large files.
+//! the service manager is told, and what the system is told of large files and memory.
 //!
 //! Invariant: every wait made here ends when stopping is requested.
 
+pub mod allocator;
 pub mod backoff;
 pub mod child;
 pub mod duration;
