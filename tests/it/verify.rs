@@ -330,7 +330,7 @@ fn nodes_that_cannot_be_compared_are_named() {
         "{text}"
     );
     app.execute_batch("COMMIT").unwrap();
-    cluster[2].signal(Signal::SIGSTOP);
+    cluster[2].freeze();
     let text = verified(&cluster[0], &["--timeout", "5s"], 75).said;
     assert!(
         text.contains("node 3 was not compared: it does not answer")

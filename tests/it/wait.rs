@@ -115,7 +115,7 @@ fn wait_names_the_node_that_does_not_get_there() {
     for node in &mut cluster.nodes {
         node.wait_log("replicating position");
     }
-    cluster[2].signal(Signal::SIGSTOP);
+    cluster[2].freeze();
     cluster[0].sql("INSERT INTO t VALUES(1, 1)");
     let waited = cluster[0].run(&["wait", "--timeout", "4s"]);
     assert_eq!(waited.code, Some(75), "{}", waited.said);

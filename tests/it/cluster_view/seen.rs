@@ -197,7 +197,7 @@ fn ping_measures_each_node_and_touches_nothing() {
     let text = cluster[0].run(&["ping", "--count", "1"]);
     done(&text);
     // A node that stands still is named, and holds up nobody else's.
-    cluster[2].signal(Signal::SIGSTOP);
+    cluster[2].freeze();
     let text = cluster[0].run(&["ping", "--count", "2", "--timeout", "2s", "--json"]);
     assert_eq!(text.code, Some(75), "{}", text.said);
     let report = json(&text);

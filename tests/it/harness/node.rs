@@ -301,7 +301,7 @@ impl Node {
         kill(Pid::from_raw(self.pid() as i32), signal).unwrap();
     }
 
-    /// Stops the daemon where it holds no lock of the database, so that the app can go on writing. SIGCONT lets it go on.
+    /// Stops the daemon, all of its threads, where it holds no lock of the database, so that the app can go on writing. SIGCONT lets it go on.
     pub fn freeze(&self) {
         let app = self.app();
         app.busy_timeout(Duration::ZERO).unwrap();
